@@ -7,14 +7,18 @@ Values are frozen; an edit makes a new document and shares what did not change.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 SCHEMA = 1
 """Number of the document form written by this release; every earlier one can be read."""
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    # msgspec cannot build a recursive alias and decodes the same values as Any.
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+else:
+    Json = Any
 """A JSON value. Inside `input` any text may hold `{{ expression }}` parts."""
 
 Effect = Literal["pure", "read", "effect"]
@@ -27,7 +31,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Base of every part of a document: frozen, unknown fields refused, defaults not written."""
 
 
-class Trigger(Node):
+class Trigger(Node, frozen=True):
     """What starts the flow; several triggers start the same steps."""
 
     id: str
@@ -38,7 +42,7 @@ class Trigger(Node):
     note: str = ""
 
 
-class Retry(Node):
+class Retry(Node, frozen=True):
     """How often and when a failed step is tried again. Durations are texts: `500ms`, `1s`, `2m`, `1h`."""
 
     max_attempts: int = 1
@@ -48,7 +52,7 @@ class Retry(Node):
     jitter: float = 0.1
 
 
-class Condition(Node):
+class Condition(Node, frozen=True):
     """One comparison: `left op right`, or one free `expression` alone."""
 
     left: Json = None
@@ -58,7 +62,7 @@ class Condition(Node):
     expression: str = ""
 
 
-class Branch(Node):
+class Branch(Node, frozen=True):
     """One way out of a router. `when`: any of (outer list) all of (inner list). A fallback has no `when`."""
 
     name: str
@@ -67,7 +71,7 @@ class Branch(Node):
     steps: list[Step] = []
 
 
-class ActionStep(Node, tag_field="kind", tag="action"):
+class ActionStep(Node, frozen=True, tag_field="kind", tag="action"):
     """Calls an action of a piece."""
 
     id: str
@@ -84,7 +88,7 @@ class ActionStep(Node, tag_field="kind", tag="action"):
     note: str = ""
 
 
-class CodeStep(Node, tag_field="kind", tag="code"):
+class CodeStep(Node, frozen=True, tag_field="kind", tag="code"):
     """Runs the author's function `code` in the jail; its argument is `input`."""
 
     id: str
@@ -98,7 +102,7 @@ class CodeStep(Node, tag_field="kind", tag="code"):
     note: str = ""
 
 
-class RouterStep(Node, tag_field="kind", tag="router"):
+class RouterStep(Node, frozen=True, tag_field="kind", tag="router"):
     """Runs the first matching branch or all matching ones, in order; the fallback only when none matches."""
 
     id: str
@@ -108,8 +112,11 @@ class RouterStep(Node, tag_field="kind", tag="router"):
     note: str = ""
 
 
-class LoopStep(Node, tag_field="kind", tag="loop"):
-    """Runs its steps once an item. `items` is one expression that gives a list; `collect` is evaluated at the end of each iteration."""
+class LoopStep(Node, frozen=True, tag_field="kind", tag="loop"):
+    """Runs its steps once an item. `items` is one expression that gives a list.
+
+    `collect` is evaluated at the end of each iteration.
+    """
 
     id: str
     items: Json
@@ -122,7 +129,7 @@ class LoopStep(Node, tag_field="kind", tag="loop"):
     note: str = ""
 
 
-class RespondStep(Node, tag_field="kind", tag="respond"):
+class RespondStep(Node, frozen=True, tag_field="kind", tag="respond"):
     """Answers a waiting synchronous webhook and goes on. A second answer is ignored and noted."""
 
     id: str
@@ -136,7 +143,7 @@ class RespondStep(Node, tag_field="kind", tag="respond"):
 Step = ActionStep | CodeStep | RouterStep | LoopStep | RespondStep
 
 
-class Flow(Node):
+class Flow(Node, frozen=True):
     """A whole flow document."""
 
     name: str
