@@ -1,1 +1,4 @@
-"""The flow language: the document, what makes it valid, how it is edited, and what its expressions mean. Pure: no I/O, no clock."""
+"""The flow language: the document, what makes it valid, how it is edited, what its expressions mean.
+
+Pure: no I/O, no clock.
+"""
