@@ -171,6 +171,14 @@ def as_text(value: Json) -> str:
         return ""
 
 
+def canonical_json(value: Json) -> bytes:
+    """One text for all JSON values that are equal in JavaScript: keys sorted, numbers as printed. Empty when too deep."""
+    try:
+        return msgspec.json.encode(_printable(value), order="sorted")
+    except RecursionError:
+        return b""
+
+
 def _printable(value: Json) -> object:
     """A copy in which numbers are already printed and integer-like keys come first, as JSON.stringify writes them."""
     top: list[object] = [value]
