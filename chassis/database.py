@@ -207,7 +207,7 @@ def mapped() -> Iterator[None]:
         cause = error.orig.__cause__ if error.orig is not None else None
         lost = error.connection_invalidated or isinstance(cause, _AWAY)
         if lost or (isinstance(error, InterfaceError | OperationalError) and "clos" in str(error.orig)):
-            raise _away(error) from error
+            raise _away(cause or error) from error
         raise
 
 

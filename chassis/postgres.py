@@ -115,7 +115,9 @@ class EmbeddedPostgres:
         await asyncio.to_thread(self.stop)
 
     def start(self) -> None:
-        """Start the server, making the folder when it is new; returns once it takes connections."""
+        """Start the server, making the folder when it is new; returns once it takes connections. Running: nothing."""
+        if self.pid is not None:
+            return
         try:
             self._claim()
             try:
@@ -140,6 +142,11 @@ class EmbeddedPostgres:
                 process.wait(_STOP_TIMEOUT_S)
         self._release()
 
+    def wait_gone(self) -> None:
+        """Return once the server's process has ended, by whoever's hand."""
+        if self._process is not None:
+            self._process.wait()
+
     async def _watch(self) -> None:
         """Start a server that died again, for as long as it takes."""
         while True:
@@ -160,6 +167,8 @@ class EmbeddedPostgres:
 
     def _claim(self) -> None:
         """Lock the folder for this process; the lock goes with the process, however it ends."""
+        if self._lock is not None:
+            return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (self.folder / "owner.lock").open("a+")
         try:

@@ -1,0 +1,5 @@
+"""Fixtures for every suite: the real backings, each started only when a test asks for it."""
+
+pytest_plugins = [
+    "tests.backings.postgres",
+]
