@@ -49,11 +49,11 @@ GLOBALS = _words(
     "WeakMap WeakSet Promise Proxy Reflect Error TypeError RangeError SyntaxError ReferenceError EvalError URIError "
     "AggregateError Intl ArrayBuffer SharedArrayBuffer DataView Atomics Int8Array Uint8Array Uint8ClampedArray "
     "Int16Array Uint16Array Int32Array Uint32Array Float32Array Float64Array BigInt64Array BigUint64Array WeakRef "
-    "FinalizationRegistry Iterator Function URL URLSearchParams TextEncoder TextDecoder console structuredClone fetch "
-    "parseInt parseFloat isNaN isFinite encodeURIComponent decodeURIComponent encodeURI decodeURI escape unescape "
-    "atob btoa crypto"
+    "FinalizationRegistry Iterator Function URL URLSearchParams TextEncoder TextDecoder structuredClone "
+    "parseInt parseFloat isNaN isFinite encodeURIComponent decodeURIComponent encodeURI decodeURI "
+    "atob btoa"
 )
-"""Names that the engine itself provides."""
+"""Names that the language itself provides; no step can be called so."""
 
 _REGEX_AFTER_WORDS = _words(
     "return typeof instanceof in of new delete void throw case do else yield await default extends"

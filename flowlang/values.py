@@ -172,7 +172,7 @@ def as_text(value: Json) -> str:
 
 
 def canonical_json(value: Json) -> bytes:
-    """One text for all JSON values that are equal in JavaScript: keys sorted, numbers as printed. Empty when too deep."""
+    """One text for all values that are the same to JavaScript: keys sorted, numbers as printed; empty if too deep."""
     try:
         return msgspec.json.encode(_printable(value), order="sorted")
     except RecursionError:
