@@ -75,6 +75,12 @@ class Invalid(MillraceError):
     status, http, title = StatusCode.INVALID_ARGUMENT, 400, "Invalid request"
 
 
+class Unprocessable(MillraceError):
+    """The request is well formed, but what it is about has faults; each is named. Mend them, then repeat."""
+
+    status, http, title = StatusCode.FAILED_PRECONDITION, 422, "Faults to mend"
+
+
 class Conflict(MillraceError):
     """The state does not allow it now: someone was faster, or the thing is already so. Read again, then decide."""
 
@@ -124,6 +130,7 @@ class Internal(MillraceError):
 _FAMILY: tuple[type[MillraceError], ...] = (
     NotFound,
     Invalid,
+    Unprocessable,
     Conflict,
     Denied,
     Unauthenticated,
