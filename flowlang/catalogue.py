@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from flowlang.model import Effect, Json
+from flowlang.model import Json
 
 
 class TriggerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class ActionInfo(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     summary: str = ""
     input_schema: dict[str, Json] = {}
-    effect: Effect = "effect"
+    effect: Literal["pure", "read", "effect", "store"] = "effect"
     on_interruption: Literal["retry", "fail"] = "retry"
 
 

@@ -1,8 +1,8 @@
 """Inputs against the JSON Schema that a piece declares, as far as they can be known before a run.
 
-Decides: the subset of JSON Schema (type, properties, required, additionalProperties, items, enum, const, bounds, lengths,
-pattern, anyOf, oneOf, allOf, local $ref) and what an expression may stand for: anything when it is the whole text, a text
-when there is text around it.
+Decides: the subset of JSON Schema (type, properties, required, additionalProperties, items, enum, const, bounds,
+lengths, pattern, anyOf, oneOf, allOf, local $ref) and what an expression may stand for: anything when it is the whole
+text, a text when there is text around it.
 Leaves: what a piece checks itself at run time. Keywords outside the subset are not looked at.
 """
 
@@ -162,8 +162,10 @@ def _type_of(value: Json) -> str:
         return "null"
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int | float):
-        return "integer" if float(value).is_integer() else "number"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "integer" if value.is_integer() else "number"
     return {str: "string", list: "array", dict: "object"}[type(value)]
 
 
