@@ -1,1 +1,1 @@
-
+"""What Millrace can talk to: one folder a piece, each against `millrace_sdk` alone."""

@@ -31,7 +31,7 @@ from .fields import (
     Text,
 )
 from .piece import Action, AnyAction, DeclarationError, Piece, StoreAction, Trigger, action, store_action, trigger
-from .store import StoreOperation, apply
+from .store import StoreOperation, apply_store_operation
 from .values import Effect, FileRef, Json, OnInterruption
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
     "TimedOut",
     "Trigger",
     "action",
-    "apply",
+    "apply_store_operation",
     "describe",
     "store_action",
     "trigger",

@@ -29,6 +29,8 @@ KINDS: Mapping[str, str] = {
     "CONNECTION_LOST": "The request left, its answer never arrived. It is tried again with the same key.",
     "TIMED_OUT": "The call took longer than allowed. It is tried again with the same key.",
     "RESPONSE_TOO_LARGE": "The answer is larger than allowed. Ask for less, or for a page of it.",
+    "BAD_RESPONSE": "The other side answered with something that cannot be read.",
+    "TOO_MANY_REDIRECTS": "The address leads on and on, or in a circle.",
     "HTTP_STATUS": "The other side answered with an error status.",
     "OUTPUT_INVALID": "The action gave something that is no JSON value, or too much of it.",
     "PIECE_BROKEN": "The piece failed in a way its author did not foresee.",

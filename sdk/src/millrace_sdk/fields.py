@@ -30,8 +30,8 @@ check.
 """
 
 
-class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every input: frozen, fields by name only, an unknown field is an error and not ignored."""
+class Input(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of every input. A field that is not declared is an error, and not ignored."""
 
 
 def Text(  # noqa: N802 - a field reads as a type in the annotation it stands in

@@ -1,7 +1,7 @@
 """Operations on the key-value store, and what each of them means.
 
-Decides: the operations, their limits, and their exact result (`apply`).
-Leaves: carrying them out to the executor's flush, which calls `apply` on the current value inside the journal's own
+Decides: the operations, their limits, and their exact result (`apply_store_operation`).
+Leaves: carrying them out to the executor's flush, which calls it on the current value inside the journal's own
 transaction; that is why they happen exactly once.
 
 Null is absence: a key that holds nothing reads as null, and null cannot be put.
@@ -49,7 +49,7 @@ class StoreOperation(msgspec.Struct, frozen=True, kw_only=True):
             raise InputInvalid("A key is incremented by a number.", field="by")
 
 
-def apply(current: Json | None, operation: StoreOperation) -> tuple[Json | None, Json]:
+def apply_store_operation(current: Json | None, operation: StoreOperation) -> tuple[Json | None, Json]:
     """What the operation makes of the current value: the new value (None: the key holds nothing) and the step's output.
 
     Pure, so that a replay gives the same. Raises ActionFailed STORE_WRONG_TYPE or STORE_TOO_LARGE; then nothing is
