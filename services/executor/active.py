@@ -1,0 +1,108 @@
+"""The runs in the hands of this incarnation, and what of each is durable.
+
+Decides: what an active run remembers. Leaves: its state to engine/, its writes to flush.py, its work to driver/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.executor.engine.commands import Answer
+from services.executor.engine.machine import Machine
+from services.executor.engine.plan import Plan
+from services.executor.positions import RecordSlot
+from services.executor.store import RunEnd, RunIdentity
+
+
+class ActiveRun:
+    """One run at work. Numbers of journal entries count from the beginning of the run."""
+
+    __slots__ = (
+        "answer",
+        "durable",
+        "end",
+        "identity",
+        "machine",
+        "next_chunk",
+        "noted_at",
+        "plan",
+        "slot",
+        "started_at_ms",
+        "stored",
+        "taken",
+        "tasks",
+        "urgent",
+        "waiters",
+    )
+
+    def __init__(self, identity: RunIdentity, plan: Plan, machine: Machine, started_at_ms: int) -> None:
+        self.identity = identity
+        self.plan = plan
+        self.machine = machine
+        self.started_at_ms = started_at_ms
+        self.stored = False
+        """Whether its row and chunk 0 are in the database."""
+        self.next_chunk = 0
+        self.taken = 0
+        """Entries handed to a flush."""
+        self.durable = 0
+        """Entries committed."""
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+        """Barriers: how many entries must be durable before each goes on."""
+        self.noted_at = -1
+        """Number of the flush that was next when the run first had something to write; -1 when it has nothing."""
+        self.urgent = False
+        self.end: RunEnd | None = None
+        self.answer: Answer | None = None
+        self.slot: RecordSlot | None = None
+        """The record of the log it came from, until it is written."""
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Cancel what is at work for it: it belongs to nobody or to another."""
+        for task in self.tasks:
+            task.cancel()
+        for _, waiter in self.waiters:
+            waiter.cancel()
+
+
+class ActiveRuns:
+    """All active runs by id, and how many each project has."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[bytes, ActiveRun] = {}
+        self._by_project: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, run_id: bytes) -> bool:
+        return run_id in self._by_id
+
+    def get(self, run_id: bytes) -> ActiveRun | None:
+        """The active run with this id."""
+        return self._by_id.get(run_id)
+
+    def of_project(self, project_id: str) -> int:
+        """How many runs of a project are active."""
+        return self._by_project.get(project_id, 0)
+
+    def add(self, run: ActiveRun) -> None:
+        """Take a run in hand."""
+        self._by_id[run.identity.run_id] = run
+        project_id = run.identity.project_id
+        self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
+
+    def remove(self, run: ActiveRun) -> None:
+        """Let a run go."""
+        del self._by_id[run.identity.run_id]
+        project_id = run.identity.project_id
+        left = self._by_project[project_id] - 1
+        if left:
+            self._by_project[project_id] = left
+        else:
+            del self._by_project[project_id]
+
+    def all(self) -> list[ActiveRun]:
+        """A copy of the list."""
+        return list(self._by_id.values())

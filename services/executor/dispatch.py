@@ -1,0 +1,92 @@
+"""Takes queued runs in hand while there is room: runs that intake had no room for, and runs of incarnations that died.
+
+Decides: how much room there is, and that projects take turns. Leaves: the order inside the claim to claim_v1.sql.
+Holds: I3 and I4 for runs that change hands: they go on from their journal alone (`Machine.recover`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from services.executor.active import ActiveRun, ActiveRuns
+from services.executor.driver.driver import Driver
+from services.executor.engine.journal import decode_chunk
+from services.executor.engine.machine import Machine
+from services.executor.engine.plan import Plan
+from services.executor.flush import Flusher, PlainWrite
+from services.executor.plans import Plans, unrunnable
+from services.executor.store import ClaimedRun, Store
+
+AT_ONCE = 200
+"""Most runs claimed by one statement."""
+PER_PROJECT = 50
+"""Most runs of one project among them."""
+LOOK_S = 0.25
+"""How often to look for queued runs when nobody says that there are any, in seconds."""
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """Claims queued runs for one incarnation."""
+
+    def __init__(self, store: Store, epoch: int, active: ActiveRuns, plans: Plans, flusher: Flusher, driver: Driver, clock: Clock, max_active: int) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._active = active
+        self._plans = plans
+        self._flusher = flusher
+        self._driver = driver
+        self._clock = clock
+        self._max_active = max_active
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is room, or something was queued."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Claim until cancelled. Raises Fenced."""
+        while True:
+            claimed = 0
+            try:
+                claimed = await self.claim_once()
+            except Unavailable as error:
+                log.warning("dispatch_waits", reason=error.message)
+            if claimed:
+                continue
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # look again
+            self._wake.clear()
+
+    async def claim_once(self) -> int:
+        """Claim as many runs as there is room for, and start them; how many."""
+        room = min(AT_ONCE, self._max_active - len(self._active))
+        if room <= 0:
+            return 0
+        claimed = await self._store.claim(self._epoch, room, PER_PROJECT)
+        if claimed:
+            plans = await self._plans.get({run.identity.version_id for run in claimed})
+            for run in claimed:
+                self._take(run, plans.get(run.identity.version_id))
+        return len(claimed)
+
+    def _take(self, claimed: ClaimedRun, plan: Plan | None) -> None:
+        now_ms = self._clock.now_ms()
+        if plan is None:
+            self._flusher.write(PlainWrite(unrunnable(claimed.identity, [], len(claimed.chunks), now_ms)))
+            return
+        entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
+        machine, commands = Machine.recover(plan, claimed.identity.run_id, entries, now_ms)
+        run = ActiveRun(claimed.identity, plan, machine, claimed.started_at_ms or now_ms)
+        run.stored = True
+        run.next_chunk = len(claimed.chunks)
+        self._active.add(run)
+        self._driver.begin(run, commands)

@@ -1,0 +1,47 @@
+-- Takes up to `p_limit` queued runs for a living incarnation, oldest first in each project, projects in turn.
+-- The share lock on the incarnation's row orders this claim and a take-over (I8). Error MR001 as in the flush.
+CREATE FUNCTION executor.claim_v1(p_epoch bigint, p_limit int, p_per_project int)
+RETURNS SETOF executor.run_live LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM executor.incarnation WHERE epoch = p_epoch AND alive FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'incarnation % is not alive', p_epoch USING ERRCODE = 'MR001';
+    END IF;
+    RETURN QUERY
+    -- A loose index scan: one probe of run_live_queued for each project that waits, whatever the length of its queue.
+    WITH RECURSIVE waiting AS (
+        (SELECT project_id FROM executor.run_live WHERE status = 1 ORDER BY project_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT l.project_id FROM executor.run_live l WHERE l.status = 1 AND l.project_id > w.project_id ORDER BY l.project_id LIMIT 1)
+          FROM waiting w WHERE w.project_id IS NOT NULL
+    ), picked AS (
+        SELECT q.run_id
+          FROM waiting w
+         CROSS JOIN LATERAL (
+                SELECT l.run_id FROM executor.run_live l
+                 WHERE l.status = 1 AND l.project_id = w.project_id
+                 ORDER BY l.run_id LIMIT p_per_project FOR UPDATE SKIP LOCKED
+               ) q
+         WHERE w.project_id IS NOT NULL
+         LIMIT p_limit
+    )
+    UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch FROM picked WHERE r.run_id = picked.run_id
+    RETURNING r.*;
+END
+$$;
+
+-- Marks a silent incarnation dead, unless it moved since `p_beat` was seen, and queues its runs for whoever has room (I8).
+-- Answers how many runs were queued, or null when it was not taken over.
+CREATE FUNCTION executor.take_over_v1(p_epoch bigint, p_beat bigint) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    queued int;
+BEGIN
+    UPDATE executor.incarnation SET alive = false WHERE epoch = p_epoch AND alive AND beat = p_beat;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    UPDATE executor.run_live SET status = 1, owner_epoch = NULL WHERE owner_epoch = p_epoch;
+    GET DIAGNOSTICS queued = ROW_COUNT;
+    RETURN queued;
+END
+$$;

@@ -1,0 +1,1 @@
+"""Reads runs: lists, one run with its steps, answers, progress."""

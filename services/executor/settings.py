@@ -1,0 +1,26 @@
+"""What an operator can set for the executor."""
+
+from __future__ import annotations
+
+import socket
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class ExecutorSettings(ServiceSettings):
+    """Settings of the executor; environment names begin with MILLRACE_."""
+
+    executor_name: str = Field(default_factory=socket.gethostname)
+    """How this executor is called in its table and its log lines."""
+    sole_executor: bool = False
+    """True when no other executor can be alive (embedded mode): the runs of the one before are taken up at once."""
+    max_active_runs: int = Field(default=10_000, ge=1)
+    """Runs at work at once in this process; further ones are stored as queued."""
+    public_url: str = "http://127.0.0.1:8080"
+    """Where people and other systems reach this installation; flows may call its webhooks."""
+    egress_allow: list[str] = []
+    """Private addresses that flows may call, as `host:port` or `10.0.0.0/8` or `10.0.0.0/8:443`; JSON."""
+    weeks_ahead: int = Field(default=4, ge=1, le=52)
+    """Weekly partitions kept ready."""

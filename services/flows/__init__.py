@@ -1,0 +1,1 @@
+"""Flows: drafts and their edits, published versions, and how a version becomes live."""

@@ -1,0 +1,1 @@
+"""The servicers of flows: message in, one domain call, message out."""
