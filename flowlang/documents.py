@@ -76,6 +76,15 @@ def flow_to_value(flow: Flow) -> dict[str, Json]:
     return {"schema": SCHEMA} | value
 
 
+def fault_in_extent(flow: Flow) -> str:
+    """Why a document could not be read back: too deep or too big. Empty when it can."""
+    value = flow_to_value(flow)
+    if _depth_exceeds(value, DEPTH_LIMIT):
+        return _too_deep().message
+    size = len(msgspec.json.encode(value))
+    return f"The document has {size} bytes; at most {SIZE_LIMIT} (1 MiB) are allowed." if size > SIZE_LIMIT else ""
+
+
 def migrate(
     document: dict[str, Json], migrations: Mapping[int, Migration] = MIGRATIONS, newest: int = SCHEMA
 ) -> dict[str, Json]:

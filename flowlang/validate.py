@@ -8,7 +8,6 @@ A draft with faults is kept; only publishing it is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from flowlang.catalogue import PieceInfo
@@ -16,7 +15,7 @@ from flowlang.conditions import OPERATORS, Operator, as_instant_ms, as_number
 from flowlang.durations import parse_duration_ms
 from flowlang.expressions import field_path
 from flowlang.faults import Fault
-from flowlang.javascript import GLOBALS, RESERVED
+from flowlang.ids import fault_in_id
 from flowlang.model import (
     ActionStep,
     Branch,
@@ -33,7 +32,7 @@ from flowlang.model import (
 from flowlang.patterns import fault_in_pattern, found_in
 from flowlang.references import SourceRef, reference_faults, sources
 from flowlang.schemas import check_input, is_single_expression
-from flowlang.structure import Visit, conditions_of, walk
+from flowlang.structure import Visit, conditions_of, step_ids, walk
 
 __all__ = ["Fault", "SourceRef", "sources", "validate"]
 
@@ -50,12 +49,6 @@ NAME_LIMIT = 200
 WEBHOOK_PIECE = "webhook"
 """The piece whose triggers can be answered by a `respond` step."""
 
-RESERVED_IDS = (
-    RESERVED | GLOBALS | {"trigger", "connections", "variables", "run", "item", "index", "error", "step", "steps"}
-)
-"""Names that mean something else in expressions."""
-
-_ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _EXPORTS_CODE = r"\bexport\s+(?:async\s+)?(?:const|let|var|function\s*\*?)\s+code\b|\bexport\s*\{[^}]*\bcode\b[^}]*\}"
 
 
@@ -85,23 +78,13 @@ def _flow_faults(flow: Flow) -> Iterator[Fault]:
 
 def _id_faults(flow: Flow) -> Iterator[Fault]:
     seen: set[str] = set()
-    ids = [trigger.id for trigger in flow.triggers] + [visit.step.id for visit in walk(flow.steps)]
-    for name in ids:
+    for name in step_ids(flow):
         if fault := fault_in_id(name):
             yield Fault(step_id=name, field="id", message=fault, reason="ID_INVALID")
         elif name in seen:
             message = f"The id `{name}` stands more than once; every trigger and step needs an id of its own."
             yield Fault(step_id=name, field="id", message=message, reason="ID_TAKEN")
         seen.add(name)
-
-
-def fault_in_id(name: str) -> str:
-    """What is wrong with an id, as a sentence; empty when it can be used."""
-    if not _ID.fullmatch(name):
-        return f"The id `{name}` must begin with a letter and hold letters, digits and `_` alone, 64 at most."
-    if name in RESERVED_IDS:
-        return f"The id `{name}` means something else in expressions; choose another."
-    return ""
 
 
 def _trigger_faults(trigger: Trigger, pieces: Mapping[str, PieceInfo]) -> Iterator[Fault]:
