@@ -23,7 +23,6 @@ import aiohttp
 import multidict
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.http_exceptions import LineTooLong
 from millrace_sdk import (
     DEFAULT_TIMEOUT,
     ActionFailed,
@@ -45,6 +44,7 @@ _OUR_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
 )
 _HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+_OVER_HEADER_LIMITS = ("Got more than", "Too many headers")  # aiohttp tells these from other bad answers by text alone
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 AddrInfo = tuple[
@@ -76,7 +76,7 @@ class AddressRefused(OSError):  # noqa: N818 - the address was refused, by us
     """A name led to an address that is not open; an OSError, so that aiohttp hands it through as the cause."""
 
 
-class _GuardedResolver(AbstractResolver):
+class GuardedResolver(AbstractResolver):
     """Hands on only the addresses that may be connected to, and remembers those that an open name led to."""
 
     def __init__(self, inner: AbstractResolver, gate: Gate, opened: set[tuple[str, int]]) -> None:
@@ -87,6 +87,7 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        """The open addresses of a name. Raises AddressRefused when it has addresses, and none is open."""
         found = await self._inner.resolve(host, port, family)
         if self._gate.opens_name(host, port):
             self._opened.update((result["host"], port) for result in found)
@@ -97,6 +98,7 @@ class _GuardedResolver(AbstractResolver):
         return usable
 
     async def close(self) -> None:
+        """Closes the resolver inside."""
         await self._inner.close()
 
 
@@ -118,7 +120,7 @@ class Egress:
     async def __aenter__(self) -> Self:
         resolver = self._resolver or aiohttp.ThreadedResolver()
         connector = aiohttp.TCPConnector(
-            resolver=_GuardedResolver(resolver, self._gate, self._opened),
+            resolver=GuardedResolver(resolver, self._gate, self._opened),
             socket_factory=self._open_socket,
             limit=self._settings.max_connections,
             limit_per_host=self._settings.max_connections_per_host,
@@ -293,7 +295,7 @@ def _translated(error: Exception, call: _Call) -> ActionFailed:
     if isinstance(error, aiohttp.InvalidURL):
         return InputInvalid(f"The URL cannot be called: {where}", field="url")
     if isinstance(error, aiohttp.ClientResponseError):
-        if isinstance(error.__cause__, LineTooLong) or "Too many headers" in str(error):
+        if error.message.startswith(_OVER_HEADER_LIMITS):
             return ResponseTooLarge(f"{where} answers with more or longer headers than allowed.")
         return ActionFailed("BAD_RESPONSE", f"{where} answers with something that is not HTTP.", outcome_unknown=True)
     return ConnectionLost(f"The connection to {where} broke before the whole answer came: {type(error).__name__}.")

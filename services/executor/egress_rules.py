@@ -53,6 +53,7 @@ _NEVER: tuple[Network, ...] = tuple(
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NUMERIC_LABEL = re.compile(r"^(?:\d+|0x[0-9a-f]*)$")
+_NAME = re.compile(r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$")
 _HOST_AND_PORT = re.compile(r"^(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?$")
 
 
@@ -173,6 +174,8 @@ class Gate:
         if _is_address(host):
             if not self.opens_address(host, port):
                 raise EgressBlocked(f"{host} is not a public address. An operator can open {host}:{port} to flows.")
+        elif not _NAME.match(host):
+            raise InputInvalid(f"{host!r} is no name of a host.", field="url")
         elif _NUMERIC_LABEL.match(host.rpartition(".")[2]):
             raise EgressBlocked(f"{host} is a number in place of an address. Write it as 203.0.113.7, or use a name.")
 

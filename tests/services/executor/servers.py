@@ -1,0 +1,65 @@
+"""A small HTTP server on loopback that remembers what arrived, for the tests of going out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request as it arrived."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class LocalServer:
+    """Where it listens, and what came."""
+
+    port: int
+    arrivals: list[Arrival] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """As it stands in an allow-list."""
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, path: str = "/") -> str:
+        """The URL of a path."""
+        return f"http://{self.address}{path}"
+
+
+async def _ok(_request: web.Request) -> web.StreamResponse:
+    return web.json_response({"ok": True})
+
+
+@asynccontextmanager
+async def serving(handler: Handler = _ok) -> AsyncIterator[LocalServer]:
+    """A server that answers everything with `handler`."""
+    server = LocalServer(0)
+
+    async def recorded(request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        server.arrivals.append(Arrival(request.method, request.path_qs, headers, await request.read()))
+        return await handler(request)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", recorded)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.port = runner.addresses[0][1]
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
