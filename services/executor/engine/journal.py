@@ -133,6 +133,7 @@ class IterationFinished(Entry, frozen=True, tag=8):
     """Item `index` of a loop is done; no earlier entry of this iteration is needed any more.
 
     `collected` is its value for the loop's `items` (empty without `collect`), `error` why it failed.
+    `begun`: once the loop has failed, how many items had been begun; no further one will be.
     """
 
     step_id: str
@@ -141,6 +142,7 @@ class IterationFinished(Entry, frozen=True, tag=8):
     collected: bytes
     error: RunError | None
     at_ms: int
+    begun: int = 0
 
 
 class LoopFinished(Entry, frozen=True, tag=9):
