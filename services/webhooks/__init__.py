@@ -1,0 +1,1 @@
+"""Webhooks: takes events in, makes them durable, and answers."""
