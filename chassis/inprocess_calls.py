@@ -129,10 +129,10 @@ class _Call(Generic[Req, Res], grpc.aio.Call):
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         handler = servant.handlers.get(path)
-        if handler is None:
+        if not servant.serving:
+            self.finish(StatusCode.UNAVAILABLE, "The server is starting or stopping")
+        elif handler is None:
             self.finish(StatusCode.UNIMPLEMENTED, f"Method not found: {path}")
-        elif not servant.serving:
-            self.finish(StatusCode.UNAVAILABLE, "The server is shutting down")
         elif timeout is not None and timeout <= 0:
             self.finish(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         else:

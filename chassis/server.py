@@ -24,6 +24,7 @@ from chassis.guard import Guard, Handler, Record
 from chassis.identity import Verifier
 from chassis.permissions import EXEMPT_SERVICES
 from chassis.settings import ServiceSettings, prepare_socket_folder
+from chassis.telemetry import bind_service
 
 _SERVER_OPTIONS = (
     *COMMON_OPTIONS,
@@ -36,10 +37,14 @@ _SERVER_OPTIONS = (
 class RpcServer(grpc.aio.Server):
     """Takes servicers (`add_XServicer_to_server(servicer, server)`) and answers: on sockets, in process, or both."""
 
-    def __init__(self, settings: ServiceSettings, key: bytes, recorder: Callable[[str], Record] | None = None) -> None:
+    def __init__(
+        self, name: str, settings: ServiceSettings, key: bytes, recorder: Callable[[str], Record] | None = None
+    ) -> None:
+        self.name = name
         self.handlers: dict[str, Handler] = {}
-        self.serving = True
+        self.serving = False
         self.context = contextvars.copy_context()
+        self.context.run(bind_service, name)
         self.calls: set[asyncio.Task[None]] = set()
         self._settings = settings
         self._guard = Guard(Verifier(key), recorder)
@@ -87,6 +92,7 @@ class RpcServer(grpc.aio.Server):
         names = [name for name in self._services if name not in EXEMPT_SERVICES]
         for name in names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self.serving = True
         if not self._addresses:
             return
         self._sockets = sockets = grpc.aio.server(options=_SERVER_OPTIONS)
@@ -123,6 +129,8 @@ class RpcServer(grpc.aio.Server):
     async def close(self, grace: float) -> None:
         """Ends calls in process as `stop` ends those over sockets; comes after all servers of the process stopped."""
         self.serving = False
+        if self._sockets is not None:
+            await self._sockets.stop(0)
         calls = set(self.calls)
         if calls:
             _, late = await asyncio.wait(calls, timeout=grace)
