@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from services.executor.engine.commands import Answer
+from services.executor.engine.journal import AnyEntry
 from services.executor.engine.machine import Machine
 from services.executor.engine.plan import Plan
 from services.executor.positions import RecordSlot
@@ -21,6 +22,8 @@ class ActiveRun:
         "answer",
         "durable",
         "end",
+        "flushed",
+        "gone",
         "identity",
         "machine",
         "next_chunk",
@@ -53,6 +56,10 @@ class ActiveRun:
         """Number of the flush that was next when the run first had something to write; -1 when it has nothing."""
         self.urgent = False
         self.end: RunEnd | None = None
+        self.gone = False
+        """Whether its end is in a flush."""
+        self.flushed: list[AnyEntry] = []
+        """What the last flush took; for those who watch."""
         self.answer: Answer | None = None
         self.slot: RecordSlot | None = None
         """The record of the log it came from, until it is written."""

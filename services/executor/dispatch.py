@@ -20,6 +20,7 @@ from services.executor.engine.plan import Plan
 from services.executor.flush import Flusher, PlainWrite
 from services.executor.plans import Plans, unrunnable
 from services.executor.store import ClaimedRun, Store
+from services.executor.surroundings import SurroundingsOf
 
 AT_ONCE = 200
 """Most runs claimed by one statement."""
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 class Dispatcher:
     """Claims queued runs for one incarnation."""
 
-    def __init__(self, store: Store, epoch: int, active: ActiveRuns, plans: Plans, flusher: Flusher, driver: Driver, clock: Clock, max_active: int) -> None:
+    def __init__(self, store: Store, epoch: int, active: ActiveRuns, plans: Plans, flusher: Flusher, driver: Driver, clock: Clock, surroundings: SurroundingsOf, max_active: int) -> None:
         self._store = store
         self._epoch = epoch
         self._active = active
@@ -42,6 +43,7 @@ class Dispatcher:
         self._flusher = flusher
         self._driver = driver
         self._clock = clock
+        self._surroundings = surroundings
         self._max_active = max_active
         self._wake = asyncio.Event()
 
@@ -84,7 +86,10 @@ class Dispatcher:
             self._flusher.write(PlainWrite(unrunnable(claimed.identity, [], len(claimed.chunks), now_ms)))
             return
         entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
-        machine, commands = Machine.recover(plan, claimed.identity.run_id, entries, now_ms)
+        begun = claimed.started_at_ms is not None
+        machine, commands = Machine.recover(
+            plan, claimed.identity.run_id, entries, now_ms, surroundings=self._surroundings(claimed.identity), taken_over=begun
+        )
         run = ActiveRun(claimed.identity, plan, machine, claimed.started_at_ms or now_ms)
         run.stored = True
         run.next_chunk = len(claimed.chunks)

@@ -296,6 +296,8 @@ def _write(run: ActiveRun) -> RunWrite:
     """Take what the run has to say since its last flush."""
     entries = run.machine.take_entries()
     run.taken += len(entries)
+    run.flushed = entries
+    run.gone = run.end is not None
     write = RunWrite(
         identity=run.identity,
         new=not run.stored,

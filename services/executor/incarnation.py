@@ -26,6 +26,7 @@ from services.executor.positions import Positions
 from services.executor.recovery import Recovery
 from services.executor.sandbox import Sandbox
 from services.executor.store import Store
+from services.executor.surroundings import SurroundingsOf
 
 log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Incarnation:
         files: PayloadFiles,
         answer: AnswerSent,
         told: Told,
+        surroundings: SurroundingsOf,
         max_active: int,
     ) -> None:
         self.epoch = epoch
@@ -59,8 +61,10 @@ class Incarnation:
         self._positions = Positions(TOPIC)
         self.flusher = Flusher(store, epoch, clock, self._positions, self._settled, self._rejected)
         self._driver = Driver(self.flusher, sandbox, actions, connections, clock)
-        self.dispatcher = Dispatcher(store, epoch, self.active, plans, self.flusher, self._driver, clock, max_active)
-        self.intake = Intake(log_, store, self.active, plans, files, self.flusher, self._driver, self._positions, clock, max_active)
+        self.dispatcher = Dispatcher(store, epoch, self.active, plans, self.flusher, self._driver, clock, surroundings, max_active)
+        self.intake = Intake(
+            log_, store, self.active, plans, files, self.flusher, self._driver, self._positions, clock, surroundings, max_active
+        )
         self.recovery = Recovery(store, epoch, clock, self.dispatcher.wake)
 
     async def run(self) -> None:
@@ -84,7 +88,7 @@ class Incarnation:
                 answer, run.answer = run.answer, None
                 if run.identity.reply_to:
                     self._answer(run, answer)
-            if run.end is not None and not run.machine.has_entries:
+            if run.gone:
                 self.active.remove(run)
                 full = True
         if full:

@@ -28,6 +28,7 @@ from services.executor.flush import Flusher, PlainWrite
 from services.executor.plans import Plans, unrunnable
 from services.executor.positions import Positions, RecordSlot
 from services.executor.store import Position, RunIdentity, RunStatus, RunWrite, Store
+from services.executor.surroundings import SurroundingsOf
 
 TOPIC = "executions"
 DEAD_LETTERS = "executions-dead"
@@ -65,6 +66,7 @@ class Intake:
         driver: Driver,
         positions: Positions,
         clock: Clock,
+        surroundings: SurroundingsOf,
         max_active: int,
     ) -> None:
         self._log = log_
@@ -76,6 +78,7 @@ class Intake:
         self._driver = driver
         self._positions = positions
         self._clock = clock
+        self._surroundings = surroundings
         self._max_active = max_active
         self._oldest_ms = 0
 
@@ -180,7 +183,9 @@ class Intake:
                 write = RunWrite(identity, True, 0, encode_chunk([started]), RunStatus.QUEUED, None)
             self._flusher.write(PlainWrite(write, slot))
             return
-        machine, commands = Machine.start(plan, request.run_id, request.trigger_id, payload, now_ms)
+        machine, commands = Machine.start(
+            plan, request.run_id, request.trigger_id, payload, now_ms, surroundings=self._surroundings(identity)
+        )
         run = ActiveRun(identity, plan, machine, now_ms)
         run.slot = slot
         self._active.add(run)

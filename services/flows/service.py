@@ -1,10 +1,9 @@
-"""Flows: owns flow, version, edit, applied and sample; publishes `flow-changes`; asks the executor what it can run."""
+"""Flows: owns flow, version, applied, edit and sample; publishes `flow-changes`; asks the executor what it can run."""
 
 from __future__ import annotations
 
-from chassis.database import Database
+from chassis.backings import open_database, open_topics
 from chassis.lifecycle import Chassis, Running
-from chassis.log import open_log
 from chassis.outbox import Outbox
 from millrace.executor.v1.piece_pb2_grpc import PieceServiceAsyncStub, PieceServiceStub
 from millrace.flows.v1.draft_pb2_grpc import add_DraftServiceServicer_to_server
@@ -19,3 +18,21 @@ from services.flows.rpc.flows import FlowRpc
 from services.flows.rpc.versions import VersionRpc
 from services.flows.settings import FlowsSettings
 from services.flows.versions import Versions
+
+
+async def build(settings: FlowsSettings, chassis: Chassis) -> Running:
+    """Open the database and the log, and wire the domain to its servicers."""
+    database = await open_database(chassis)
+    log = await open_topics(chassis, database)
+    outbox = Outbox(database, log)
+    checks = Checks(PieceServiceStub(chassis.channel("executor")), chassis.clock)
+    flows = Flows(database, checks, chassis.clock)
+    publishing = Publishing(database, outbox, checks, chassis.clock, settings.publish_wait_s)
+    return Running(
+        servicers=[
+            (add_FlowServiceServicer_to_server, FlowRpc(flows, publishing)),
+            (add_DraftServiceServicer_to_server, DraftRpc(Drafts(database, checks, chassis.clock))),
+            (add_VersionServiceServicer_to_server, VersionRpc(Versions(database), publishing)),
+        ],
+        loops=[outbox.relay],
+    )

@@ -1,0 +1,18 @@
+"""Reads payloads that were too large for a record of the log."""
+
+from __future__ import annotations
+
+from millrace.files.v1 import file_pb2 as pb
+from millrace.files.v1.file_pb2_grpc import FileServiceAsyncStub
+
+
+class FilesPayloads:
+    """Payloads kept by the files service; see intake.PayloadFiles."""
+
+    def __init__(self, stub: FileServiceAsyncStub) -> None:
+        self._stub = stub
+
+    async def read(self, project_id: str, file_id: str) -> bytes:
+        """The packed document. Raises NotFound, Unavailable."""
+        parts = self._stub.DownloadFile(pb.DownloadFileRequest(project_id=project_id, file_id=file_id))
+        return b"".join([part.content async for part in parts])

@@ -1,0 +1,77 @@
+"""The executor: owns runs, journals, positions and incarnations; consumes `executions`; alone runs pieces and users' code (in jails)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chassis.backings import open_database, open_topics
+from chassis.lifecycle import Chassis, Running
+from flowlang.model import Flow
+from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceStub
+from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_server
+from millrace.executor.v1.run_pb2_grpc import add_RunServiceServicer_to_server
+from millrace.files.v1.file_pb2_grpc import FileServiceStub
+from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
+from services.executor.answers import Answers
+from services.executor.driver.actions import Actions
+from services.executor.driver.connections import Connections
+from services.executor.driver.installed import PIECES
+from services.executor.egress import Egress
+from services.executor.engine.plan import Plan, compile_plan
+from services.executor.incarnation import Incarnation
+from services.executor.payload_files import FilesPayloads
+from services.executor.pieces_rpc import PieceRpc
+from services.executor.plans import Plans
+from services.executor.postgres_store import PostgresStore
+from services.executor.runs.progress import Progress
+from services.executor.runs.rpc import RunRpc
+from services.executor.runs.run_store import RunStore
+from services.executor.runs.runs import Runs
+from services.executor.sandbox import Sandbox
+from services.executor.settings import ExecutorSettings
+from services.executor.surroundings import surroundings_at
+
+PARTITIONS_S = 6 * 3600.0
+
+
+async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
+    """Open the database, the log, the way out and the jails, and begin an incarnation."""
+    database = await open_database(chassis)
+    log = await open_topics(chassis, database)
+    egress = await chassis.open(Egress(settings.egress_allow, settings.public_url))
+    sandbox = await chassis.open(Sandbox(settings.sandbox))
+    answers = await chassis.open(Answers(chassis.channel_to))
+    actions = Actions(PIECES, egress)
+    store = PostgresStore(database)
+    progress = Progress()
+    plans = Plans(VersionServiceStub(chassis.channel("flows")), _compiler(actions))
+    await store.prepare_partitions(settings.weeks_ahead)
+    incarnation = Incarnation(
+        epoch=await store.begin_incarnation(settings.executor_name, sole=settings.sole_executor),
+        store=store,
+        log_=log,
+        clock=chassis.clock,
+        plans=plans,
+        sandbox=sandbox,
+        actions=actions,
+        connections=Connections(ConnectionServiceStub(chassis.channel("auth")), chassis.clock),
+        files=FilesPayloads(FileServiceStub(chassis.channel("files"))),
+        answer=answers.send,
+        told=progress.told,
+        surroundings=surroundings_at(settings.public_url),
+        max_active=settings.max_active_runs,
+    )
+    runs = Runs(RunStore(database), plans)
+
+    async def prepare_partitions() -> None:
+        while True:
+            await asyncio.sleep(PARTITIONS_S)
+            await store.prepare_partitions(settings.weeks_ahead)
+
+    return Running(
+        servicers=[
+            (add_RunServiceServicer_to_server, RunRpc(runs, progress)),
+            (add_PieceServiceServicer_to_server, PieceRpc(actions, sandbox)),
+        ],
+        loops=[incarnation.run, prepare_partitions],
+    )
