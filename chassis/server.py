@@ -54,6 +54,7 @@ class RpcServer(grpc.aio.Server):
         self._health = health_aio.HealthServicer()
         self._socket_files: list[Path] = []
         self.ports: list[int] = []
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Generated code registers each service twice; the other way (by method) is the one that is used."""
@@ -96,7 +97,6 @@ class RpcServer(grpc.aio.Server):
         if not self._addresses:
             return
         self._sockets = sockets = grpc.aio.server(options=_SERVER_OPTIONS)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, sockets)
         reflected = reflection.aio.ReflectionServicer([*names, *EXEMPT_SERVICES])
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, sockets)  # type: ignore[no-untyped-call]  # generated without types
         for service_name, handlers in self._services.items():
