@@ -217,9 +217,13 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+_ODD_BREAKS = re.compile("[\r\x85\u2028\u2029\ufeff]")
+"""Line breaks to YAML; only double quotes with escapes keep them as they are."""
+
+
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    block = "\n" in text and not text[0].isspace() and "\r" not in text
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
+    style = '"' if _ODD_BREAKS.search(text) else "|" if "\n" in text and not text[0].isspace() else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _represent_float(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
