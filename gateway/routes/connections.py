@@ -1,0 +1,97 @@
+"""Connections of the caller's project."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from millrace.auth.v1 import connection_pb2
+
+from chassis.identity import acting_as
+from gateway.answers import json_answer, no_content
+from gateway.paging import PageSize, PageToken
+from gateway.parts import SignedIn, parts
+from gateway.refusals import refusals
+from gateway.schemas import connections as schemas
+
+router = APIRouter(prefix="/api/v1/connections", tags=["connections"])
+
+ConnectionId = Annotated[str, Path(description="The connection.")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a connection",
+    response_model=schemas.Connection,
+    responses=refusals("CONNECTION_NAME_TAKEN", body=True),
+)
+async def create_connection(request: Request, caller: SignedIn, body: schemas.CreateConnectionBody) -> Response:
+    """Stores a secret, encrypted. It is used by runs and never shown again."""
+    asked = connection_pb2.CreateConnectionRequest(
+        name=body.name,
+        kind=connection_pb2.ConnectionKind.ValueType(schemas.KIND_NUMBERS[body.kind]),
+        secret=body.secret,
+    )
+    with acting_as(caller):
+        answer = await parts(request).stubs.connections.CreateConnection(asked)
+    location = {"location": f"/api/v1/connections/{answer.connection.id}"}
+    return json_answer(schemas.connection_view(answer.connection), 201, location)
+
+
+@router.get("", summary="List connections", response_model=schemas.ConnectionPage, responses=refusals())
+async def list_connections(
+    request: Request, caller: SignedIn, page_size: PageSize = 0, page_token: PageToken = ""
+) -> Response:
+    """The connections of the project, newest first."""
+    with acting_as(caller):
+        answer = await parts(request).stubs.connections.ListConnections(
+            connection_pb2.ListConnectionsRequest(page_size=page_size, page_token=page_token)
+        )
+    found = [schemas.connection_view(connection) for connection in answer.connections]
+    return json_answer({"connections": found, "next_page_token": answer.next_page_token})
+
+
+@router.get(
+    "/{connection_id}",
+    summary="Get a connection",
+    response_model=schemas.Connection,
+    responses=refusals("CONNECTION_NOT_FOUND"),
+)
+async def get_connection(request: Request, caller: SignedIn, connection_id: ConnectionId) -> Response:
+    """One connection, without its secret."""
+    with acting_as(caller):
+        answer = await parts(request).stubs.connections.GetConnection(
+            connection_pb2.GetConnectionRequest(connection_id=connection_id)
+        )
+    return json_answer(schemas.connection_view(answer.connection))
+
+
+@router.put(
+    "/{connection_id}/secret",
+    summary="Replace the secret",
+    response_model=schemas.Connection,
+    responses=refusals("CONNECTION_NOT_FOUND", body=True),
+)
+async def replace_secret(
+    request: Request, caller: SignedIn, connection_id: ConnectionId, body: schemas.ReplaceSecretBody
+) -> Response:
+    """Puts another secret in the place of the old one; runs that start later use it."""
+    with acting_as(caller):
+        answer = await parts(request).stubs.connections.ReplaceSecret(
+            connection_pb2.ReplaceSecretRequest(connection_id=connection_id, secret=body.secret)
+        )
+    return json_answer(schemas.connection_view(answer.connection))
+
+
+@router.delete(
+    "/{connection_id}",
+    status_code=204,
+    summary="Delete a connection",
+    responses=refusals("CONNECTION_NOT_FOUND"),
+)
+async def delete_connection(request: Request, caller: SignedIn, connection_id: ConnectionId) -> Response:
+    """Deletes a connection for good; runs that need it fail from then on."""
+    with acting_as(caller):
+        await parts(request).stubs.connections.DeleteConnection(
+            connection_pb2.DeleteConnectionRequest(connection_id=connection_id)
+        )
+    return no_content()

@@ -1,0 +1,39 @@
+"""The gateway: the way in over HTTP.
+
+Owns no table and decides nothing that belongs to a domain: it authenticates, limits, checks the shape of a request,
+calls one service and maps the answer. Serves REST, the live view and webhooks on one port.
+"""
+
+from chassis.cache import open_cache
+from chassis.lifecycle import Chassis, Running
+from chassis.revocation import EndedSessions
+from gateway.addresses import Senders
+from gateway.app import build_app
+from gateway.limits import AuthLimits
+from gateway.parts import Parts
+from gateway.readiness import Readiness, health_over
+from gateway.server import HttpServer
+from gateway.settings import GatewaySettings
+from gateway.stubs import stubs_over
+from gateway.tokens import AccessTokens
+
+
+async def build(settings: GatewaySettings, chassis: Chassis) -> Running:
+    """Takes the port, opens the cache, and wires routes to the services behind them."""
+    server = await chassis.open(HttpServer(settings.host, settings.port, settings.drain_s))
+    cache = await chassis.open(open_cache(settings))
+    stubs = stubs_over(chassis.channel)
+    parts = Parts(
+        settings=settings,
+        stubs=stubs,
+        tokens=AccessTokens(
+            stubs.accounts, EndedSessions(cache), chassis.clock, settings.auth_issuer, settings.auth_audience
+        ),
+        limits=AuthLimits(cache, settings),
+        senders=Senders(settings.trusted_proxies),
+        readiness=Readiness(settings.ready_services, health_over(chassis.channel), chassis.clock),
+        clock=chassis.clock,
+        metrics=chassis.metrics,
+    )
+    app = build_app(parts)
+    return Running(loops=[lambda: server.serve(app), parts.tokens.follow_ended])

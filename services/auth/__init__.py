@@ -1,0 +1,1 @@
+"""Who people are, what they may enter, and other systems' secrets. Read service.py first."""
