@@ -149,7 +149,10 @@ async def aggregate(ctx: Context, input: AggregateInput) -> Json:  # noqa: ARG00
         count = sum(1 for value in values if not isinstance(value, Missing) and value is not None)
         return {"value": count, "count": count}
     numbers = [_number(value, index, input.path) for index, value in enumerate(values)]
-    return {"value": _worked_out(numbers, input.operation), "count": len(numbers)}
+    try:
+        return {"value": _worked_out(numbers, input.operation), "count": len(numbers)}
+    except OverflowError:
+        raise InputInvalid("The numbers are too large to work with.", field="items") from None
 
 
 def _worked_out(numbers: list[int | float], operation: str) -> int | float | None:

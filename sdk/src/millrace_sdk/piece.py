@@ -199,7 +199,10 @@ def trigger(name: str, *, title: str, summary: str, input: type[Input]) -> Trigg
 def _input_type(function: Callable[..., object], parameters: tuple[str, ...]) -> type[I]:
     if tuple(inspect.signature(function).parameters) != parameters:
         raise DeclarationError(f"{function!r} must take exactly ({', '.join(parameters)}).")
-    declared = get_type_hints(function).get("input")
+    try:
+        declared = get_type_hints(function).get("input")
+    except NameError as error:
+        raise DeclarationError(f"{function!r} declares a type that its module does not know: {error}.") from error
     if not (isinstance(declared, type) and issubclass(declared, Input)):
         raise DeclarationError(f"{function!r} must declare `input` as a subclass of Input, not {declared!r}.")
     return cast("type[I]", declared)  # the annotation that binds I

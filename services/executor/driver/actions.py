@@ -180,15 +180,12 @@ def _encoded(output: Json) -> bytes:
 
 
 def _masked(failure: ActionFailed, masker: Masker) -> ActionFailed:
+    """The same failure, of the same class, without secrets."""
     details = masker.value(failure.details)
-    return ActionFailed(
-        failure.kind,
-        masker.text(failure.message),
-        retryable=failure.retryable,
-        retry_after_s=failure.retry_after_s,
-        outcome_unknown=failure.outcome_unknown,
-        details=details if isinstance(details, dict) else None,
-    )
+    failure.details = details if isinstance(details, dict) else {}
+    failure.message = masker.text(failure.message)
+    failure.args = (failure.kind, failure.message)
+    return failure
 
 
 def _broken(error: Exception, call: ActionCall, masker: Masker) -> ActionFailed:
