@@ -9,7 +9,8 @@ coroutine and a handler object a call, this costs none.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from inspect import isasyncgenfunction
 from time import perf_counter
 from typing import NoReturn, TypeAlias, cast
@@ -26,7 +27,7 @@ from chassis.rules import rules_of
 
 Context = grpc.aio.ServicerContext[Message, Message]
 UnaryHandler = Callable[[object, Context], Awaitable[Message]]
-StreamHandler = Callable[[object, Context], AsyncIterator[Message]]
+StreamHandler = Callable[[object, Context], AsyncGenerator[Message, None]]
 WritingHandler = Callable[[object, Context], Awaitable[None]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Message, Message]"
 Record = Callable[[str, float], None]
@@ -119,12 +120,13 @@ def _guard_unary(
 def _guard_stream(
     path: str, behaviour: StreamHandler, admit: Callable[[object, Context], None], record: Record
 ) -> StreamHandler:
-    async def guarded(request: object, context: Context) -> AsyncIterator[Message]:
+    async def guarded(request: object, context: Context) -> AsyncGenerator[Message, None]:
         started, status = perf_counter(), "CANCELLED"
         try:
             admit(request, context)
-            async for response in behaviour(request, context):
-                yield response
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
             status = "OK"
         except (grpc.aio.AbortError, grpc.aio.UsageError):
             status = "ABORTED"
