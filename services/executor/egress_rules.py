@@ -200,6 +200,7 @@ def same_origin(one: yarl.URL, other: yarl.URL) -> bool:
     return _origin(one) == _origin(other)
 
 
+@lru_cache(maxsize=16_384)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.partition("%")[0])
