@@ -1,9 +1,11 @@
 """A real PostgreSQL for tests: one embedded server a session, a fresh database a test."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,11 +39,16 @@ class PostgresBacking:
         self._server.stop()
 
     def kill(self) -> None:
-        """SIGKILL, as when the machine's memory runs out; `start` brings it back."""
+        """SIGKILL the server with all its processes; `start` brings it back."""
         pid = self._server.pid
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-            self._server.wait_gone()
+        if pid is None:
+            return
+        children = _children(pid)  # orphans would answer for a moment longer
+        os.kill(pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        self._server.wait_gone()
 
     def url_of(self, name: str) -> str:
         return self.url.replace("@/postgres?", f"@/{name}?")
@@ -63,6 +70,11 @@ class PostgresBacking:
             await connection.execute(statement)
         finally:
             await connection.close()
+
+
+def _children(pid: int) -> list[int]:
+    asked = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], check=False, capture_output=True, text=True)
+    return [int(word) for word in asked.stdout.split()]
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
