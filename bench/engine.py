@@ -32,7 +32,7 @@ OUTPUT = b'{"total":1742.5,"id":17}'
 def plan_of(steps: list[dict[str, object]]) -> Plan:
     """The plan of a flow of these steps; all actions are pure."""
     flow = msgspec.json.decode(msgspec.json.encode({"name": "bench", "steps": steps}), type=Flow)
-    return compile_plan(flow, "version", lambda _piece, _action: ("pure", "retry"))
+    return compile_plan(flow, "version", lambda _step: ("pure", "retry"))
 
 
 def code(step_id: str, source: str) -> dict[str, object]:

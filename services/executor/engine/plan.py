@@ -21,8 +21,8 @@ from services.executor.engine.limits import DEFAULT_LIMITS, Limits
 from services.executor.engine.scope import encode
 
 OnInterruption = Literal["retry", "fail"]
-Effects = Callable[[str, str], tuple[EffectClass, OnInterruption]]
-"""What the piece declares for (piece, action)."""
+Effects = Callable[[ActionStep], tuple[EffectClass, OnInterruption]]
+"""What the piece declares for a step: some actions look at constants of the input (an HTTP GET only reads)."""
 
 
 class PlanError(ValueError):
@@ -218,7 +218,7 @@ class _Compiler:
                 step.id, block, position, step.skip, made, timeout_ms, retry, continues, "pure", "retry",
                 step.source, step.language,
             )  # fmt: skip
-        effect, on_interruption = self._effects(step.piece, step.action)
+        effect, on_interruption = self._effects(step)
         return ActionPlan(
             step.id, block, position, step.skip, made, timeout_ms, retry, continues,
             effect if effect == "store" else step.effect or effect, step.on_interruption or on_interruption,
