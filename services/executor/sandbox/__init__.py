@@ -1,8 +1,10 @@
 """Users' code and expressions, run in V8 inside walled-in processes.
 
-Start reading at pool.py (which jail runs what), then jail.py (a jail's life), walls.py (what it may do), realm.js (what code sees).
+Start reading at pool.py (which jail runs what), then jail.py (a jail's life), walls.py (what it may do), realm.js
+(what code sees).
 
-The names below are looked up when first used: a jail imports this package too, and must not carry the executor's half in its memory.
+The names below are looked up when first used: a jail imports this package too, and must not carry the executor's half
+in its memory.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Text with parts blanked out, everything else in its place.
 
-Decides: a blanked part becomes spaces, one for each UTF-16 unit, its line ends stay; so V8's lines and columns stay the author's.
+Decides: a blanked part becomes spaces, one for each UTF-16 unit, its line ends stay; so V8's lines and columns stay
+the author's.
 Leaves: what to blank to modules.py and typescript.py.
 """
 

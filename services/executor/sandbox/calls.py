@@ -1,6 +1,7 @@
 """One call on its way through the sandbox, and what its answer becomes.
 
-Decides: what is sent for a call, what must be known by the jail first, how an answer's bytes become a result or an error.
+Decides: what is sent for a call, what must be known by the jail first, how an answer's bytes become a result or an
+error.
 Leaves: which jail takes it to pool.py.
 """
 
@@ -118,7 +119,7 @@ def learning(number: int, key: CodeUnit | ExpressionKey) -> bytes:
 
 
 def names_read(expressions: Sequence[str]) -> frozenset[str] | None:
-    """The identifiers in the expressions; a few too many do no harm. None: cannot be told (escapes in a name), so all."""
+    """The identifiers in the expressions; a few too many do no harm. None: all, a name may be spelled with escapes."""
     joined = "\n".join(expressions)
     return None if "\\u" in joined else frozenset(_IDENTIFIERS.findall(joined))
 
@@ -156,7 +157,13 @@ def _error(sort: int, body: bytes) -> SandboxError:
 
 
 _RESERVED = frozenset(
-    "arguments await break case catch class const continue debugger default delete do else enum eval export extends false finally for"
-    " function if implements import in instanceof interface let new null package private protected public return static super switch"
-    " this throw true try typeof var void while with yield".split()
+    re.findall(
+        r"\w+",
+        """
+        arguments await break case catch class const continue debugger default delete do else enum
+        eval export extends false finally for function if implements import in instanceof interface
+        let new null package private protected public return static super switch this throw true try
+        typeof var void while with yield
+        """,
+    )
 )

@@ -1,14 +1,14 @@
 """V8 inside a jail: realms, compiled units, one call after the other.
 
-Decides: one realm a published version, one compiled function a unit, that only text crosses into V8 and back, how a place in V8's
-words becomes a place in the author's source.
+Decides: one realm a published version, one compiled function a unit, that only text crosses into V8 and back, how a
+place in V8's words becomes a place in the author's source.
 Leaves: what a realm contains to realm.js, modules and types to modules.py, frames and the pipe to jail.py.
 
-Realms are never dropped: when V8 collects a context, STPyV8 13.1 reads it once more and crashes. The executor replaces a jail that has
-seen too many versions.
+Realms are never dropped: when V8 collects a context, STPyV8 13.1 reads it once more and crashes. The executor
+replaces a jail that has seen too many versions.
 
-STPyV8 would hand Python objects to JavaScript if any were passed. So the arguments of every call are `str`, the context is made without a
-Python global, and what comes back counts as a result only when it is `str`.
+STPyV8 would hand Python objects to JavaScript if any were passed. So the arguments of every call are `str`, the
+context is made without a Python global, and what comes back counts as a result only when it is `str`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Callable
 
-import _STPyV8 as v8
+import _STPyV8 as v8  # type: ignore[import-not-found]  # a C module without types
 
 from services.executor.sandbox.blanks import Problem
 from services.executor.sandbox.modules import function_body
@@ -34,7 +34,7 @@ _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _WARM_UP = """
 export const code = async (inputs) => {
   const day = new Intl.DateTimeFormat('de-DE', { dateStyle: 'full', timeZone: 'Europe/Berlin' }).format(new Date(0));
-  return { ...inputs, day, lines: [3, 1, 2].sort().map((n: number): string => `${n}`), found: /(b+)/.exec('abbc')?.[1] };
+  return { ...inputs, day, lines: [3, 1].sort().map((n: number): string => `${n}`), found: /(b+)/.exec('abbc')?.[1] };
 };
 """
 
@@ -57,15 +57,14 @@ class Realm:
 class Unit:
     """A code step as it was told, and its function once it was called."""
 
-    __slots__ = ("language", "realm", "run", "source", "step_id", "version_id")
+    __slots__ = ("compiled", "language", "source", "step_id", "version_id")
 
     def __init__(self, version_id: str, step_id: str, language: str, source: str) -> None:
         self.version_id = version_id
         self.step_id = step_id
         self.language = language
         self.source = source
-        self.run: Function | None = None
-        self.realm: Realm | None = None
+        self.compiled: tuple[Realm, Function] | None = None
 
 
 class ExpressionSet:
@@ -120,13 +119,14 @@ class Engine:
     def run(self, number: int, input_json: str) -> str:
         """One call of a code step. The answer's first character is its sort (wire.py)."""
         unit = self._units[number]
-        if unit.realm is None:
+        if unit.compiled is None:
             try:
-                self._compile(unit)
+                unit.compiled = self._compile(unit)
             except Problem as problem:
                 return _threw(problem.message, [["", problem.line, problem.column]])
-        realm = self._enter(unit.realm)
-        answer = unit.run(_units(input_json))
+        realm, run = unit.compiled
+        self._enter(realm)
+        answer = run(_units(input_json))
         if answer == "p":
             answer = realm.take()
         return _text(answer)
@@ -150,7 +150,7 @@ class Engine:
             for kind, text in sources
         ]
 
-    def _compile(self, unit: Unit) -> None:
+    def _compile(self, unit: Unit) -> tuple[Realm, Function]:
         body = function_body(unit.language, unit.source)
         file = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', unit.step_id)[:60]}.js"
         realm = self._realm(unit.version_id)
@@ -158,7 +158,7 @@ class Engine:
         made = realm.code(_units(text), asynchronous, file, _BODY_LINES_BEFORE)
         if isinstance(made, str):
             raise Problem(made, 1, 1)
-        unit.run, unit.realm = made, realm
+        return realm, made
 
     def _accepted(self, realm: Realm, body: str, file: str) -> tuple[str, bool]:
         """The text that V8 takes as a function body; an asynchronous one only when the module awaits at its top."""

@@ -20,11 +20,11 @@ class SandboxError(Exception):
         self.console = console
 
 
-class CodeThrew(SandboxError):
+class CodeThrew(SandboxError):  # noqa: N818 - the name says what happened
     """The author's code threw, did not parse, or waits for something that cannot come. Trying again gives the same.
 
-    `line` and `column` count from 1 in the author's source (None: no place known); `stack` holds at most ten frames of the
-    author's own source; `expression` is the index of the expression at fault when expressions were evaluated.
+    `line` and `column` count from 1 in the author's source (None: no place known); `stack` holds at most ten frames
+    of the author's own source; `expression` is the index of the expression at fault when expressions were evaluated.
     """
 
     kind = "CODE_THREW"
@@ -46,25 +46,25 @@ class CodeThrew(SandboxError):
         self.expression = expression
 
 
-class CodeTimedOut(SandboxError):
+class CodeTimedOut(SandboxError):  # noqa: N818 - the name says what happened
     """The call ran longer than its limit and was killed. The time others took before it does not count."""
 
     kind = "CODE_TIMED_OUT"
 
 
-class MemoryExceeded(SandboxError):
+class MemoryExceeded(SandboxError):  # noqa: N818 - the name says what happened
     """The call wanted more memory than a jail may hold and was killed."""
 
     kind = "MEMORY_EXCEEDED"
 
 
-class OutputInvalid(SandboxError):
+class OutputInvalid(SandboxError):  # noqa: N818 - the name says what happened
     """The call ended with a value that is no JSON (a cycle, a BigInt) or too large a one."""
 
     kind = "OUTPUT_INVALID"
 
 
-class SandboxUnavailable(SandboxError):
+class SandboxUnavailable(SandboxError):  # noqa: N818 - the name says what happened
     """No code can run here at all: this machine cannot wall a jail in, or jails do not start. The text says why."""
 
     kind = "SANDBOX_UNAVAILABLE"

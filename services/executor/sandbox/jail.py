@@ -3,9 +3,9 @@
 Decides: the order of a jail's life (load, warm up, walls, serve) and when gathered answers leave.
 Leaves: the walls to walls.py, running code to engine.py, limits of time to the executor, which kills from outside.
 
-Started as a process of its own (never a fork of the executor: V8's threads and the executor's memory must not come along), with an
-environment of three harmless names, and with three descriptors: requests, answers, the shared page. Everything is loaded before the
-walls stand; afterwards not even an import would work.
+Started as a process of its own (never a fork of the executor: V8's threads and the executor's memory must not come
+along), with an environment of three harmless names, and with three descriptors: requests, answers, the shared page.
+Everything is loaded before the walls stand; afterwards not even an import would work.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def enter() -> tuple[memoryview, Engine]:
     os.dup2(2, 1)  # whatever prints goes nowhere and cannot forge an answer
     status = os.open("/proc/self/status", os.O_RDONLY)
 
-    # The first, wider ring stands before V8 starts its thread, which inherits it. V8 looks for its time zone and language data in
-    # several places; all but the file named by ICU_DATA are out of reach now, and that one is mapped, not copied into each jail.
+    # The first, wider ring stands before V8 starts its thread, which inherits it. V8 looks for its time zone and
+    # language data in several places; all but the file named by ICU_DATA are out of reach now, and that one is
+    # mapped, not copied into each jail.
     abi = walls.restrict_files(setup["icu_file"])
     engine = Engine(setup["heap_mib"], tuple(setup["limits"]))
     engine.warm_up()
@@ -138,7 +139,7 @@ class Server:
         self._page[wire.RUNNING] = number
         if sort == wire.RUN:
             unit = wire.NUMBER.unpack_from(body)[0]
-            answer = self._engine.run(unit, body[wire.NUMBER.size :].decode("utf-8", "surrogatepass"))
+            answer = self._engine.run(unit, body[wire.NUMBER.size :].decode())
         elif sort == wire.EVALUATE:
             known, *documents = wire.unpack_parts(body)
             answer = self._engine.evaluate(

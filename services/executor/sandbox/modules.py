@@ -1,11 +1,12 @@
 """From the author's module to the body of a function.
 
-Decides: which `export` is the entry, that imports are refused, and how TypeScript becomes JavaScript (see typescript.py).
+Decides: which `export` is the entry, that imports are refused, and how TypeScript becomes JavaScript (see
+typescript.py).
 Leaves: syntax errors of plain JavaScript to V8, which words them better; running to engine.py.
 Everything that is taken away is replaced by blanks of the same shape, so lines and columns stay those of the author.
 
-The parser (tree-sitter) is C code over untrusted text, therefore it runs inside the jail, behind the walls, like the code itself.
-The result is kept with the unit, so a source is parsed once a jail.
+The parser (tree-sitter) is C code over untrusted text, therefore it runs inside the jail, behind the walls, like the
+code itself. The result is kept with the unit, so a source is parsed once a jail.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import re
 
 import tree_sitter
-from tree_sitter_javascript._binding import language as _javascript
-from tree_sitter_typescript._binding import language_typescript as _typescript
+from tree_sitter_javascript._binding import language as _javascript  # type: ignore[import-not-found]  # a C module
+from tree_sitter_typescript._binding import language_typescript as _typescript  # type: ignore[import-not-found]  # ditto
 
 from services.executor.sandbox.blanks import Blanks, Problem
 from services.executor.sandbox.typescript import blank_types
@@ -76,8 +77,7 @@ def _export(statement: tree_sitter.Node, blanks: Blanks, exports: dict[str, str]
     if declaration is None:
         return
     blanks.blank(tokens["export"])
-    for name in _declared(declaration):
-        exports[name] = name
+    exports.update((name, name) for name in _declared(declaration))
 
 
 def _export_default(

@@ -1,13 +1,16 @@
 """The sandbox: which jail runs which call.
 
-Decides: a jail serves one project and is killed before another gets its place; who waits when all jails are taken; what becomes of the calls
-in a jail that is slow, over its limit or dead.
+Decides: a jail serves one project and is killed before another gets its place; who waits when all jails are taken;
+what becomes of the calls in a jail that is slow, over its limit or dead.
 Leaves: the process to process.py, bytes and results to calls.py, what a failed call means for its run to the engine.
 
 Rules
-- A call's limit counts from when it begins to run. Over it, the jail is killed; the calls queued behind move to another one, unharmed.
-- A call that runs long lets those behind it move to another jail at once. Code is pure here, so should one run twice nobody is hurt.
-- Death by memory: in a jail that served before, earlier garbage may be to blame, so the call is tried once more in a fresh jail.
+- A call's limit counts from when it begins to run. Over it, the jail is killed; the calls queued behind move to
+  another one, unharmed.
+- A call that runs long lets those behind it move to another jail at once. Code is pure here, so should one run twice
+  nobody is hurt.
+- Death by memory: in a jail that served before, earlier garbage may be to blame, so the call is tried once more in a
+  fresh jail.
 - All jails busy and another project waits: the jail held longest takes no more calls, ends its queue and makes room.
 """
 
@@ -98,7 +101,7 @@ class Sandbox:
             await jail.wait()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    async def run_code(self, project_id: str, unit: CodeUnit, input: bytes, timeout_ms: int) -> CodeResult:  # noqa: A002 - the word of the flow language
+    async def run_code(self, project_id: str, unit: CodeUnit, input: bytes, timeout_ms: int) -> CodeResult:
         """Calls a code step's function with `input` (JSON). The limit counts from when it begins to run.
 
         Raises `CodeThrew`, `CodeTimedOut`, `MemoryExceeded`, `OutputInvalid`, `SandboxUnavailable`.
@@ -116,8 +119,8 @@ class Sandbox:
     ) -> bytes:
         """All expressions of a step in one call; gives a JSON array, one value each.
 
-        `scope`: root name → JSON. `undefined` and a missing path give null. Any other throw is `CodeThrew`, whose text and
-        `expression` name the first one at fault.
+        `scope`: root name → JSON. `undefined` and a missing path give null. Any other throw is `CodeThrew`, whose
+        text and `expression` name the first one at fault.
         """
         names, documents = documents_read(scope, _names_read(expressions))
         key = ExpressionKey(version_id, names, expressions)
@@ -129,7 +132,10 @@ class Sandbox:
     async def check(
         self, sources: Sequence[tuple[SourceKind, str]], project_id: str = ""
     ) -> list[SourceProblem | None]:
-        """Parses each text without running it; None where it is well. `project_id`: whose jail parses (default: one for all)."""
+        """Parses each text without running it; None where it is well.
+
+        `project_id`: whose jail parses (default: one for all).
+        """
         if not sources:
             return []
         body = msgspec.json.encode([list(source) for source in sources])
@@ -165,7 +171,7 @@ class Sandbox:
             return None
         best: Jail | None = None
         for jail in lease:
-            if not jail.retiring and (best is None or len(jail.pending) < len(best.pending)):
+            if not jail.retiring and (best is None or jail.load < best.load):
                 best = jail
         if (
             best is not None
@@ -197,14 +203,14 @@ class Sandbox:
     def _new_lease(self, project_id: str) -> Jail | None:
         """A jail that served nobody yet becomes the project's, if one is ready and there is room."""
         spare = next((jail for jail in self._jails if jail.ready and jail.project_id is None), None)
-        if spare is None or not self._room_for_one_more(project_id):
+        if spare is None or not self._room_for_one_more():
             return None
         spare.project_id = project_id
         spare.used_at = self._loop.time()
         self._leases.setdefault(project_id, []).append(spare)
         return spare
 
-    def _room_for_one_more(self, project_id: str) -> bool:
+    def _room_for_one_more(self) -> bool:
         """Kills the idle jail that was used longest ago when all are given out."""
         leased = [jail for jail in self._jails if jail.project_id is not None]
         if len(leased) < self._settings.max_jails:
@@ -232,7 +238,7 @@ class Sandbox:
             self._drop(jail)
 
     def _keep_spare(self) -> None:
-        if self._closing or self._refusal is not None:
+        if self._closing or self._refusal is not None or (self._failed_starts >= _START_ATTEMPTS and not self._waiting):
             return
         unleased = sum(jail.project_id is None for jail in self._jails)
         wanted = 1 + min(len(self._waiting), self._settings.max_jails)
@@ -261,11 +267,12 @@ class Sandbox:
     def _on_rest(self, jail: Jail) -> None:
         """A jail has answered all it had, or has just become ready."""
         if jail.project_id is None:
-            if jail.walls is not None and not self.walls:
+            if jail.walls is not None:
                 self.walls = jail.walls
-            self._failed_starts = 0
+                self._failed_starts = 0
         else:
             jail.used_at = self._loop.time()
+            jail.slow = False
             if jail.retiring and jail in self._jails:
                 self._drop(jail)
         if self._waiting or jail.retiring:
@@ -324,6 +331,9 @@ class Sandbox:
     def _tick(self) -> None:
         self._tick_handle = None
         now = time.monotonic()
+        for jail in self._jails:
+            if jail.project_id is not None:
+                jail.renew_cpu_limit(now)
         busy = [jail for jail in self._jails if jail.pending]
         for jail in busy:
             self._look_at(jail, now)
@@ -344,7 +354,6 @@ class Sandbox:
             self._overran(jail, running, call)
         elif len(jail.pending) > 1 and ran_s * 1000 > self._settings.spill_after_ms:
             self._spill(jail)
-        jail.renew_cpu_limit(now)
 
     def _overran(self, jail: Jail, running: int, call: Call) -> None:
         del jail.pending[running]
@@ -356,14 +365,20 @@ class Sandbox:
         self._place_waiting()
 
     def _spill(self, jail: Jail) -> None:
-        """Moves the calls behind a slow one to another jail of the project: an idle one, or a new one if there is room."""
+        """Moves the calls behind a slow one to another jail of the project:
+
+        an idle one, or a new one if there is room.
+        """
         project_id = jail.project_id or ""
         others = [other for other in self._leases.get(project_id, ()) if not other.pending and not other.retiring]
         target = others[0] if others else self._new_lease(project_id)
         if target is None:
             return
-        self._requeue(jail.take_waiting())
-        self._place_waiting()
+        jail.slow = True
+        for call in jail.take_waiting():
+            if not call.future.done():
+                target.send(call)
+        self._keep_spare()
 
     def _drop_idle(self) -> None:
         """Nobody needs warm jails of a minute ago: their memory goes back, the spare stays."""
@@ -384,5 +399,5 @@ def _lay_out_icu(folder: str) -> str:
     file = Path(spec.origin).parent / "stpyv8-icu" / "icudtl.dat"
     for version in range(70, 90):
         os.symlink(file, Path(folder) / f"icudt{version}l.dat")
-    os.chmod(folder, 0o755)
+    os.chmod(folder, 0o711)  # noqa: S103 - jails have a user of their own and must reach the links, nothing else
     return str(file.resolve())

@@ -1,6 +1,7 @@
 """One jail seen from the executor: a process, two pipes and a shared page.
 
-Decides: how a jail is started, what it inherits (nothing), how requests are gathered into one write, how its death is noticed.
+Decides: how a jail is started, what it inherits (nothing), how requests are gathered into one write, how its death is
+noticed.
 Leaves: whom it serves and what its death means to pool.py.
 """
 
@@ -47,10 +48,10 @@ class JailGround:
 
 
 class Jail:
-    """A jail process. `on_ready(jail)`, `on_answer(jail)` and `on_end(jail)` are called from the event loop."""
+    """A jail process. `on_rest(jail)`: ready, or all calls answered. `on_end(jail)`: the process is gone."""
 
     def __init__(
-        self, ground: JailGround, uid: int, on_ready: Callable[[Jail], None], on_end: Callable[[Jail], None]
+        self, ground: JailGround, uid: int, on_rest: Callable[[Jail], None], on_end: Callable[[Jail], None]
     ) -> None:
         self.uid = uid
         self.project_id: str | None = None
@@ -60,17 +61,19 @@ class Jail:
         self.served = 0
         self.versions: set[str] = set()
         self.retiring = False
+        self.slow = False
         self.used_at = 0.0
         self.watched = 0
         self.watched_since = 0.0
-        self._on_ready = on_ready
+        self._gone = asyncio.Event()
+        self._on_rest = on_rest
         self._on_end = on_end
         self._known: dict[CodeUnit | ExpressionKey, int] = {}
         self._next_number = 0
         self._next_known = 0
         self._out: list[bytes] = []
         self._flush_due = False
-        self._unwritten = b""
+        self._unwritten = memoryview(b"")
         self._unread = b""
         self._open = True
         self._cpu_renewed = 0.0
@@ -87,7 +90,7 @@ class Jail:
         try:
             # From the thread of the event loop: the kernel kills a jail when the very thread that started it ends.
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
-                [sys.executable, "-I", "-S", "-c", ground.boot, *_import_paths()],
+                [sys.executable, "-I", "-S", "-c", ground.boot, *import_paths()],
                 stdin=requests_end, stdout=answers_end, stderr=subprocess.DEVNULL,
                 env={"HOME": "/nonexistent", "ICU_DATA": ground.icu_folder, "TZ": "UTC"},
                 cwd="/", pass_fds=(page,),
@@ -100,7 +103,7 @@ class Jail:
         for descriptor in (self._requests, self._answers):
             os.set_blocking(descriptor, False)
             _widen(descriptor)
-        self._out.append(wire.frame(0, wire.SETUP, _setup(ground, self.uid, page)))
+        self._out.append(wire.frame(0, wire.SETUP, jail_setup(ground, self.uid, page)))
         self._flush()
         self._loop.add_reader(self._answers, self._readable)
         self._exited = os.pidfd_open(self.pid)
@@ -111,6 +114,11 @@ class Jail:
     def ready(self) -> bool:
         """Whether its walls stand and it takes calls."""
         return self.walls is not None and self._open
+
+    @property
+    def load(self) -> int:
+        """How little one wants to stand in line here."""
+        return len(self.pending) + (1_000_000 if self.slow else 0)
 
     def send(self, call: Call) -> None:
         """Puts a call behind those it has. What is sent in one turn of the event loop goes in one write."""
@@ -147,13 +155,14 @@ class Jail:
         return number if number in self.pending else next(iter(self.pending), 0)
 
     def renew_cpu_limit(self, now: float) -> None:
-        """Keeps the kernel's own limit a minute ahead of what was used, should the executor's event loop ever stand still."""
+        """Keeps the kernel's own limit a minute ahead of what was used, should the executor's event loop ever stand
+        still."""
         if now - self._cpu_renewed < 1:
             return
         self._cpu_renewed = now
         try:
             limit = int(time.clock_gettime((~self.pid << 3) | 2)) + _CPU_AHEAD_S
-            resource.prlimit(self.pid, resource.RLIMIT_CPU, (limit, limit))
+            resource.prlimit(self.pid, resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
         except (OSError, ValueError):
             return  # it just ended, or this user may not raise limits of others; the watch from outside remains
 
@@ -165,13 +174,14 @@ class Jail:
 
     async def wait(self) -> None:
         """Until the process is gone."""
-        while self.process.poll() is None:
-            await asyncio.sleep(0.005)
-        self._ended()
+        await self._gone.wait()
 
     @property
     def died_of_memory(self) -> bool:
-        """Whether it ended as V8 and Python end without memory. SIGKILL that was not ours is the kernel's out-of-memory killer."""
+        """Whether it ended as V8 and Python end without memory.
+
+        SIGKILL that was not ours is the kernel's out-of-memory killer.
+        """
         code = self.process.returncode
         return code in _MEMORY_SIGNALS or code == wire.EXIT_MEMORY
 
@@ -184,32 +194,28 @@ class Jail:
 
     def _flush(self) -> None:
         self._flush_due = False
-        if not self._open or not self._out:
-            return
-        data = b"".join(self._out)
-        self._out.clear()
-        if self._unwritten:
-            self._unwritten += data
-            return
-        self._write(data)
+        if self._open and self._out and not self._unwritten:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._write(memoryview(data))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: memoryview) -> None:
         try:
             written = os.write(self._requests, data)
         except BlockingIOError:
             written = 0
         except BrokenPipeError:
             return  # it died; `_ended` deals with its calls
-        if written < len(data):
-            if not self._unwritten:
-                self._loop.add_writer(self._requests, self._writable)
-            self._unwritten = data[written:]
-        elif self._unwritten:
-            self._unwritten = b""
+        waits = bool(self._unwritten)
+        self._unwritten = data[written:]
+        if self._unwritten and not waits:
+            self._loop.add_writer(self._requests, self._writable)
+        elif waits and not self._unwritten:
             self._loop.remove_writer(self._requests)
 
     def _writable(self) -> None:
         self._write(self._unwritten)
+        self._flush()
 
     def _readable(self) -> None:
         try:
@@ -239,7 +245,7 @@ class Jail:
             at = at_end
         self._unread = data[at:] if at < end else b""
         if not pending:
-            self._on_ready(self)
+            self._on_rest(self)
 
     def _greeted(self, sort: int, body: bytes) -> None:
         if sort == wire.READY and self.walls is None:
@@ -258,6 +264,7 @@ class Jail:
             self._loop.remove_reader(self._exited)
             os.close(self._exited)
             self._exited = -1
+            self._gone.set()
             self._on_end(self)
 
     def _drain(self) -> None:
@@ -279,7 +286,7 @@ class Jail:
         os.close(self._requests)
 
 
-def _import_paths() -> list[str]:
+def import_paths() -> list[str]:
     """Where the jail's few modules lie; its interpreter starts without site-packages."""
     paths = [str(Path(__file__).resolve().parents[3])]
     for name in ("_STPyV8", "tree_sitter", "tree_sitter_javascript", "tree_sitter_typescript"):
@@ -292,7 +299,8 @@ def _import_paths() -> list[str]:
     return paths
 
 
-def _setup(ground: JailGround, uid: int, page: int) -> bytes:
+def jail_setup(ground: JailGround, uid: int, page: int) -> bytes:
+    """What a jail is told before it raises its walls."""
     settings = ground.settings
     return msgspec.json.encode(
         {

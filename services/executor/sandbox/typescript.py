@@ -1,11 +1,12 @@
 """TypeScript to JavaScript by taking the types away.
 
-Decides: which nodes of the tree are types and vanish, and which parts of TypeScript would need new code and are refused (enums,
-namespaces, parameter properties, decorators).
+Decides: which nodes of the tree are types and vanish, and which parts of TypeScript would need new code and are
+refused (enums, namespaces, parameter properties, decorators).
 Leaves: exports to modules.py; JavaScript's own errors to V8, which sees the rest.
 
-Three places need more than blanks, because JavaScript reads line ends there: a statement that vanishes leaves `;`; an arrow
-function's `)` moves behind a return type of several lines; a line that begins with a bracket after a vanished type gets a `;`.
+Three places need more than blanks, because JavaScript reads line ends there: a statement that vanishes leaves `;`; an
+arrow function's `)` moves behind a return type of several lines; a line that begins with a bracket after a vanished
+type gets a `;`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import tree_sitter
 from services.executor.sandbox.blanks import Blanks, Problem
 
 _TYPES = frozenset(
-    ("type_annotation", "type_arguments", "type_parameters", "asserts_annotation", "type_predicate_annotation")
-    + (
-        "implements_clause",
+    [
         "accessibility_modifier",
-        "override_modifier",
-        "opting_type_annotation",
         "adding_type_annotation",
-    )
-    + ("omitting_type_annotation",)
+        "asserts_annotation",
+        "implements_clause",
+        "omitting_type_annotation",
+        "opting_type_annotation",
+        "override_modifier",
+        "type_annotation",
+        "type_arguments",
+        "type_parameters",
+        "type_predicate_annotation",
+    ]
 )
 _STATEMENTS = frozenset(
     ("interface_declaration", "type_alias_declaration", "ambient_declaration", "function_signature")
@@ -71,22 +76,26 @@ def _not_understood(node: tree_sitter.Node, blanks: Blanks) -> Problem:
 
 
 def _vanishes(node: tree_sitter.Node, blanks: Blanks) -> bool:
-    kind = node.type
-    if kind in _TYPES:
+    if node.type in _TYPES:
         _blank_type(node, blanks)
-    elif kind in _STATEMENTS or (kind == "export_statement" and _exports_types(node)):
-        blanks.statement(node)
-    elif kind in _MEMBERS and node.parent is not None and node.parent.type == "class_body":
-        blanks.statement(node)
-    elif kind == "import_statement" and any(child.type == "type" for child in node.children):
-        blanks.statement(node)
-    elif kind == "public_field_definition" and any(child.type in ("declare", "abstract") for child in node.children):
+    elif _is_type_statement(node):
         blanks.statement(node)
     else:
         return False
     if node.has_error:
         raise _first_error(node, blanks)
     return True
+
+
+def _is_type_statement(node: tree_sitter.Node) -> bool:
+    kind = node.type
+    if kind == "export_statement":
+        return any(child.type == "type" or child.type in _STATEMENTS for child in node.children)
+    if kind == "import_statement":
+        return any(child.type == "type" for child in node.children)
+    if kind == "public_field_definition":
+        return any(child.type in ("declare", "abstract") for child in node.children)
+    return kind in _STATEMENTS or (kind in _MEMBERS and node.parent is not None and node.parent.type == "class_body")
 
 
 def _first_error(node: tree_sitter.Node, blanks: Blanks) -> Problem:
@@ -97,10 +106,6 @@ def _first_error(node: tree_sitter.Node, blanks: Blanks) -> Problem:
             return _not_understood(found, blanks)
         waiting.extend(reversed(found.children))
     return _not_understood(node, blanks)
-
-
-def _exports_types(node: tree_sitter.Node) -> bool:
-    return any(child.type == "type" or child.type in _STATEMENTS for child in node.children)
 
 
 def _trim(node: tree_sitter.Node, blanks: Blanks) -> None:

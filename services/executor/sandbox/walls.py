@@ -1,12 +1,15 @@
 """The walls around a jail: what the kernel no longer allows it.
 
-Decides: which files (none), system calls (about forty) and resources a jail keeps, and in what order they are taken away.
-Leaves: when this happens in the life of a jail to jail.py; what to do on a machine without walls to jail.py and the settings.
+Decides: which files (none), system calls (about forty) and resources a jail keeps, and in what order they are taken
+away.
+Leaves: when this happens in the life of a jail to jail.py; what to do on a machine without walls to jail.py and the
+settings.
 
-Two walls, either of which holds alone: Landlock (no file can be opened, no TCP, no signal or socket to the outside) and seccomp (no
-call that would open, connect, fork, exec, trace or signal). Around them: own user id under root, resource limits, no core dumps, no
-new privileges, death with the parent. A thread that V8 made before the walls inherits Landlock, because Landlock's first, wider ring
-is raised before V8 starts; seccomp is put on all threads at once.
+Two walls, either of which holds alone: Landlock (no file can be opened, no TCP, no signal or socket to the outside)
+and seccomp (no call that would open, connect, fork, exec, trace or signal). Around them: own user id under root,
+resource limits, no core dumps, no new privileges, death with the parent. A thread that V8 made before the walls
+inherits Landlock, because Landlock's first, wider ring is raised before V8 starts; seccomp is put on all threads at
+once.
 """
 
 from __future__ import annotations
@@ -66,9 +69,13 @@ class _FilterProgram(ctypes.Structure):
 
 
 def filter_program() -> bytes:
-    """The seccomp filter as instructions for the kernel, made once in the executor. Empty: no libseccomp on this machine."""
+    """The seccomp filter as instructions for the kernel, made once in the executor.
+
+    Empty: no libseccomp on this machine.
+    """
     try:
-        import pyseccomp as seccomp  # noqa: PLC0415 - looks for its library with a subprocess; the jail must never import it
+        # Looks for its library by running a subprocess, so it is imported here and never in a jail.
+        import pyseccomp as seccomp  # type: ignore[import-untyped]  # carries no types
     except (ImportError, RuntimeError, OSError):
         return b""
     rules = seccomp.SyscallFilter(seccomp.ERRNO(1))
@@ -108,7 +115,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def restrict_files(readable: str = "") -> int:
-    """Raises Landlock for this thread and those it starts: no file but `readable` can be opened. Gives the ABI, 0 without Landlock."""
+    """Raises Landlock for this thread and those it starts:
+
+    no file but `readable` can be opened. Gives the ABI, 0 without Landlock.
+    """
     libc = _libc()
     abi = int(libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
     if abi < 1:
@@ -147,7 +157,8 @@ def become(uid: int) -> bool:
 
 
 def limit_resources(status: int, memory_bytes: int, cpu_s: int) -> None:
-    """No new file, process, core or descriptor; data up to what is held now plus `memory_bytes`; CPU time as a backstop.
+    """No new file, process, core or descriptor; data up to what is held now plus `memory_bytes`; CPU time as a
+    backstop.
 
     `status` is /proc/self/status, opened while files could be opened: RLIMIT_DATA counts what it calls VmData.
     """
@@ -156,7 +167,7 @@ def limit_resources(status: int, memory_bytes: int, cpu_s: int) -> None:
     lines = os.pread(status, 8192, 0).decode("ascii", "replace").splitlines()
     held = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
     resource.setrlimit(resource.RLIMIT_DATA, (held + memory_bytes, held + memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))  # the executor moves it on from outside
 
 
 def restrict_calls(program: bytes) -> bool:
