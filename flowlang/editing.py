@@ -75,19 +75,23 @@ def insert_steps(flow: Flow, parent: str, branch: int, index: int, new: list[Ste
 def copies(steps: list[Step], flow: Flow) -> list[Step]:
     """The steps with ids that are free in the flow; expressions among them refer to the copies."""
     taken = set(step_ids(flow))
+    names: list[str] = []
     new_names: dict[str, str] = {}
     for visit in walk(steps):
         name = fresh_id(visit.step.id, taken)
         taken.add(name)
+        names.append(name)
         if name != visit.step.id:
-            new_names[visit.step.id] = name
+            new_names.setdefault(visit.step.id, name)
     rename = renamer(new_names, loops_around(steps))
-    return [_with_ids(map_step(step, rename), new_names) for step in steps]
+    order = iter(names)
+    return [_with_ids(map_step(step, rename), order) for step in steps]
 
 
-def _with_ids(step: Step, new_names: dict[str, str]) -> Step:
-    inside = [[_with_ids(inner, new_names) for inner in body] for body in bodies(step)]
-    return with_bodies(replace(step, id=new_names.get(step.id, step.id)), inside)
+def _with_ids(step: Step, names: Iterator[str]) -> Step:
+    """The step, and all inside it, called by the next names in the order of `walk`."""
+    named = replace(step, id=next(names))
+    return with_bodies(named, [[_with_ids(inner, names) for inner in body] for body in bodies(named)])
 
 
 def loops_around(steps: list[Step]) -> dict[str, list[str]]:

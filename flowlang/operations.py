@@ -169,7 +169,9 @@ def _update_step(flow: Flow, operation: UpdateStep) -> Flow:
         return change_step(flow, old.id, lambda _: [new])
     if fault := fault_in_id(new.id):
         raise OperationError(fault)
-    return rename_references(change_step(flow, old.id, lambda _: [new]), old.id, new.id)
+    changed = change_step(flow, old.id, lambda _: [replace(new, id=old.id)])
+    renamed = rename_references(changed, old.id, new.id)
+    return change_step(renamed, old.id, lambda step: [replace(step, id=new.id)])
 
 
 def _move_step(flow: Flow, operation: MoveStep) -> Flow:

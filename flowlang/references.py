@@ -72,6 +72,7 @@ class _Checker:
             visit.step.id: [step.id for step in visit.around if isinstance(step, LoopStep)]
             for visit in walk(flow.steps)
         }
+        self.inside: list[str] = []
         self.hints = _HINT_LIMIT
 
     def run(self) -> list[Fault]:
@@ -96,8 +97,10 @@ class _Checker:
 
     def _loop(self, step: LoopStep, scope: frozenset[str]) -> None:
         self._field(step, "items", step.items, scope)
-        inside = self._block(step.steps, scope | {step.id})
-        self._field(step, "collect", step.collect, inside)
+        self.inside.append(step.id)
+        after = self._block(step.steps, scope | {step.id})
+        self._field(step, "collect", step.collect, after)
+        self.inside.pop()
 
     def _node(self, node: Trigger | Step, scope: frozenset[str]) -> None:
         for place, value in template_fields(node):
@@ -134,7 +137,7 @@ class _Checker:
             return f"`{name}` does not exist yet when a trigger is set up; use `variables` or `connections`."
         if name in self.trigger_ids:
             return f"`{name}` is a trigger; what it received is in `trigger`, whichever fired."
-        loops = [loop for loop in self.loops_around.get(name, []) if loop not in scope]
+        loops = [loop for loop in self.loops_around.get(name, []) if loop not in self.inside]
         if loops:
             return f"`{name}` runs once an item inside the loop `{loops[0]}`; outside, use what the loop collects."
         if name in self.all_ids:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-import STPyV8
+import STPyV8  # type: ignore[import-untyped]  # ships no types; only text goes in and out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,10 +179,14 @@ def in_v8() -> Iterator[Callable[[str, Json], Json]]:
         yield evaluate
 
 
-path_keys = st.lists(
-    keys.map(lambda key: f"[{json.dumps(key)}]") | st.sampled_from([".a", ".b", ".length", "[0]", "[1]", "?.a", "[3]"]),
-    max_size=4,
-).map("".join)
+INHERITED = ("constructor", "toString")
+own_keys = keys.filter(lambda key: key not in INHERITED).map(lambda key: f"[{json.dumps(key)}]")
+# An inherited name ends a path here: below one V8 finds a function's properties, we find nothing (see the table).
+path_keys = st.builds(
+    lambda path, last: "".join(path) + last,
+    st.lists(own_keys | st.sampled_from([".a", ".b", ".length", "[0]", "[1]", "?.a", "[3]"]), max_size=4),
+    st.sampled_from(["", "", ".constructor", ".toString"]),
+)
 
 
 class TestPlainPathsAgreeWithV8:
