@@ -62,7 +62,8 @@ def configure_logging(level: str = "info", *, process: str = "millrace") -> None
             structlog.processors.JSONRenderer(),
         ]
     else:
-        last = [structlog.dev.ConsoleRenderer()]
+        # The default formatter prints the locals of every frame, passwords and secrets among them.
+        last = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, *last],

@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 
 from chassis.database import Database
+from chassis.errors import NotFound
 
 # Unique index connection_by_name (project_id, name) decides who was first.
 INSERT_CONNECTION = """INSERT INTO auth.connection (id, project_id, name, kind, sealed, created_at, updated_at)
@@ -47,10 +48,13 @@ class SealedConnection(msgspec.Struct, frozen=True):
 
 
 async def insert(database: Database, project_id: UUID, new: Connection, sealed: bytes) -> bool:
-    """Inserts a connection; False when its name is taken in the project."""
-    inserted = await database.fetchval(
-        INSERT_CONNECTION, new.id, project_id, new.name, new.kind, sealed, new.created_at
-    )
+    """Inserts a connection; False when its name is taken in the project. Raises: NotFound PROJECT_NOT_FOUND."""
+    try:
+        inserted = await database.fetchval(
+            INSERT_CONNECTION, new.id, project_id, new.name, new.kind, sealed, new.created_at
+        )
+    except asyncpg.ForeignKeyViolationError:  # deleted while a token still names it
+        raise NotFound("PROJECT_NOT_FOUND", f"There is no project {project_id} any more.") from None
     return inserted is not None
 
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from millrace.options.v1 import options_pb2 as millrace_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/auth/v1/connection.proto\x12\x10millrace.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/options/v1/options.proto\"\xb6\x01\n\nConnection\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .millrace.auth.v1.ConnectionKind\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x17\x43reateConnectionRequest\x12\x30\n\x04name\x18\x01 \x01(\tB\"\x92\xb5\x18\x1e*\x1c^[A-Za-z][A-Za-z0-9_]{0,63}$\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32 .millrace.auth.v1.ConnectionKindB\x06\x92\xb5\x18\x02\x08\x01\x12\x1a\n\x06secret\x18\x03 \x01(\tB\n\x92\xb5\x18\x06\x10\x01 \x80\x80\x04\"L\n\x18\x43reateConnectionResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"5\n\x14GetConnectionRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\"I\n\x15GetConnectionResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"S\n\x16ListConnectionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xc8\x01\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\xb5\x18\x03\x18\x80\x04\"e\n\x17ListConnectionsResponse\x12\x31\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1c.millrace.auth.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x14ReplaceSecretRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\x12\x1a\n\x06secret\x18\x02 \x01(\tB\n\x92\xb5\x18\x06\x10\x01 \x80\x80\x04\"I\n\x15ReplaceSecretResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"8\n\x17\x44\x65leteConnectionRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\"\x1a\n\x18\x44\x65leteConnectionResponse\"N\n\x19ResolveConnectionsRequest\x12\x1a\n\nproject_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\x12\x15\n\x05names\x18\x02 \x03(\tB\x06\x92\xb5\x18\x02Pd\"B\n\x12ResolvedConnection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07secrets\x18\x03 \x03(\t\"W\n\x1aResolveConnectionsResponse\x12\x39\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32$.millrace.auth.v1.ResolvedConnection*R\n\x0e\x43onnectionKind\x12\x1f\n\x1b\x43ONNECTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONNECTION_KIND_SECRET_TEXT\x10\x01\x32\xaa\x05\n\x11\x43onnectionService\x12o\n\x10\x43reateConnection\x12).millrace.auth.v1.CreateConnectionRequest\x1a*.millrace.auth.v1.CreateConnectionResponse\"\x04\x88\xb5\x18\t\x12\x66\n\rGetConnection\x12&.millrace.auth.v1.GetConnectionRequest\x1a\'.millrace.auth.v1.GetConnectionResponse\"\x04\x88\xb5\x18\x08\x12l\n\x0fListConnections\x12(.millrace.auth.v1.ListConnectionsRequest\x1a).millrace.auth.v1.ListConnectionsResponse\"\x04\x88\xb5\x18\x08\x12\x66\n\rReplaceSecret\x12&.millrace.auth.v1.ReplaceSecretRequest\x1a\'.millrace.auth.v1.ReplaceSecretResponse\"\x04\x88\xb5\x18\t\x12o\n\x10\x44\x65leteConnection\x12).millrace.auth.v1.DeleteConnectionRequest\x1a*.millrace.auth.v1.DeleteConnectionResponse\"\x04\x88\xb5\x18\t\x12u\n\x12ResolveConnections\x12+.millrace.auth.v1.ResolveConnectionsRequest\x1a,.millrace.auth.v1.ResolveConnectionsResponse\"\x04\x88\xb5\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!millrace/auth/v1/connection.proto\x12\x10millrace.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!millrace/options/v1/options.proto\"\xb6\x01\n\nConnection\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x04kind\x18\x03 \x01(\x0e\x32 .millrace.auth.v1.ConnectionKind\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa1\x01\n\x17\x43reateConnectionRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\x92\xb5\x18 \x10\x01*\x1c^[A-Za-z][A-Za-z0-9_]{0,63}$\x12\x36\n\x04kind\x18\x02 \x01(\x0e\x32 .millrace.auth.v1.ConnectionKindB\x06\x92\xb5\x18\x02\x08\x01\x12\x1a\n\x06secret\x18\x03 \x01(\tB\n\x92\xb5\x18\x06\x10\x01 \x80\x80\x04\"L\n\x18\x43reateConnectionResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"5\n\x14GetConnectionRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\"I\n\x15GetConnectionResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"S\n\x16ListConnectionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x92\xb5\x18\x05\x38\x00@\xc8\x01\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x92\xb5\x18\x03\x18\x80\x04\"e\n\x17ListConnectionsResponse\x12\x31\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x1c.millrace.auth.v1.Connection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x14ReplaceSecretRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\x12\x1a\n\x06secret\x18\x02 \x01(\tB\n\x92\xb5\x18\x06\x10\x01 \x80\x80\x04\"I\n\x15ReplaceSecretResponse\x12\x30\n\nconnection\x18\x01 \x01(\x0b\x32\x1c.millrace.auth.v1.Connection\"8\n\x17\x44\x65leteConnectionRequest\x12\x1d\n\rconnection_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\"\x1a\n\x18\x44\x65leteConnectionResponse\"N\n\x19ResolveConnectionsRequest\x12\x1a\n\nproject_id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02\x30\x01\x12\x15\n\x05names\x18\x02 \x03(\tB\x06\x92\xb5\x18\x02Pd\"B\n\x12ResolvedConnection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07secrets\x18\x03 \x03(\t\"W\n\x1aResolveConnectionsResponse\x12\x39\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32$.millrace.auth.v1.ResolvedConnection*R\n\x0e\x43onnectionKind\x12\x1f\n\x1b\x43ONNECTION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x43ONNECTION_KIND_SECRET_TEXT\x10\x01\x32\xaa\x05\n\x11\x43onnectionService\x12o\n\x10\x43reateConnection\x12).millrace.auth.v1.CreateConnectionRequest\x1a*.millrace.auth.v1.CreateConnectionResponse\"\x04\x88\xb5\x18\t\x12\x66\n\rGetConnection\x12&.millrace.auth.v1.GetConnectionRequest\x1a\'.millrace.auth.v1.GetConnectionResponse\"\x04\x88\xb5\x18\x08\x12l\n\x0fListConnections\x12(.millrace.auth.v1.ListConnectionsRequest\x1a).millrace.auth.v1.ListConnectionsResponse\"\x04\x88\xb5\x18\x08\x12\x66\n\rReplaceSecret\x12&.millrace.auth.v1.ReplaceSecretRequest\x1a\'.millrace.auth.v1.ReplaceSecretResponse\"\x04\x88\xb5\x18\t\x12o\n\x10\x44\x65leteConnection\x12).millrace.auth.v1.DeleteConnectionRequest\x1a*.millrace.auth.v1.DeleteConnectionResponse\"\x04\x88\xb5\x18\t\x12u\n\x12ResolveConnections\x12+.millrace.auth.v1.ResolveConnectionsRequest\x1a,.millrace.auth.v1.ResolveConnectionsResponse\"\x04\x88\xb5\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.auth.v1.connection
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATECONNECTIONREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATECONNECTIONREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\036*\034^[A-Za-z][A-Za-z0-9_]{0,63}$'
+  _globals['_CREATECONNECTIONREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030 \020\001*\034^[A-Za-z][A-Za-z0-9_]{0,63}$'
   _globals['_CREATECONNECTIONREQUEST'].fields_by_name['kind']._loaded_options = None
   _globals['_CREATECONNECTIONREQUEST'].fields_by_name['kind']._serialized_options = b'\222\265\030\002\010\001'
   _globals['_CREATECONNECTIONREQUEST'].fields_by_name['secret']._loaded_options = None
@@ -67,36 +67,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTIONSERVICE'].methods_by_name['DeleteConnection']._serialized_options = b'\210\265\030\t'
   _globals['_CONNECTIONSERVICE'].methods_by_name['ResolveConnections']._loaded_options = None
   _globals['_CONNECTIONSERVICE'].methods_by_name['ResolveConnections']._serialized_options = b'\210\265\030\002'
-  _globals['_CONNECTIONKIND']._serialized_start=1347
-  _globals['_CONNECTIONKIND']._serialized_end=1429
+  _globals['_CONNECTIONKIND']._serialized_start=1349
+  _globals['_CONNECTIONKIND']._serialized_end=1431
   _globals['_CONNECTION']._serialized_start=124
   _globals['_CONNECTION']._serialized_end=306
   _globals['_CREATECONNECTIONREQUEST']._serialized_start=309
-  _globals['_CREATECONNECTIONREQUEST']._serialized_end=468
-  _globals['_CREATECONNECTIONRESPONSE']._serialized_start=470
-  _globals['_CREATECONNECTIONRESPONSE']._serialized_end=546
-  _globals['_GETCONNECTIONREQUEST']._serialized_start=548
-  _globals['_GETCONNECTIONREQUEST']._serialized_end=601
-  _globals['_GETCONNECTIONRESPONSE']._serialized_start=603
-  _globals['_GETCONNECTIONRESPONSE']._serialized_end=676
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=678
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=761
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=763
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=864
-  _globals['_REPLACESECRETREQUEST']._serialized_start=866
-  _globals['_REPLACESECRETREQUEST']._serialized_end=947
-  _globals['_REPLACESECRETRESPONSE']._serialized_start=949
-  _globals['_REPLACESECRETRESPONSE']._serialized_end=1022
-  _globals['_DELETECONNECTIONREQUEST']._serialized_start=1024
-  _globals['_DELETECONNECTIONREQUEST']._serialized_end=1080
-  _globals['_DELETECONNECTIONRESPONSE']._serialized_start=1082
-  _globals['_DELETECONNECTIONRESPONSE']._serialized_end=1108
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=1110
-  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=1188
-  _globals['_RESOLVEDCONNECTION']._serialized_start=1190
-  _globals['_RESOLVEDCONNECTION']._serialized_end=1256
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=1258
-  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=1345
-  _globals['_CONNECTIONSERVICE']._serialized_start=1432
-  _globals['_CONNECTIONSERVICE']._serialized_end=2114
+  _globals['_CREATECONNECTIONREQUEST']._serialized_end=470
+  _globals['_CREATECONNECTIONRESPONSE']._serialized_start=472
+  _globals['_CREATECONNECTIONRESPONSE']._serialized_end=548
+  _globals['_GETCONNECTIONREQUEST']._serialized_start=550
+  _globals['_GETCONNECTIONREQUEST']._serialized_end=603
+  _globals['_GETCONNECTIONRESPONSE']._serialized_start=605
+  _globals['_GETCONNECTIONRESPONSE']._serialized_end=678
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=680
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=763
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=765
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=866
+  _globals['_REPLACESECRETREQUEST']._serialized_start=868
+  _globals['_REPLACESECRETREQUEST']._serialized_end=949
+  _globals['_REPLACESECRETRESPONSE']._serialized_start=951
+  _globals['_REPLACESECRETRESPONSE']._serialized_end=1024
+  _globals['_DELETECONNECTIONREQUEST']._serialized_start=1026
+  _globals['_DELETECONNECTIONREQUEST']._serialized_end=1082
+  _globals['_DELETECONNECTIONRESPONSE']._serialized_start=1084
+  _globals['_DELETECONNECTIONRESPONSE']._serialized_end=1110
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_start=1112
+  _globals['_RESOLVECONNECTIONSREQUEST']._serialized_end=1190
+  _globals['_RESOLVEDCONNECTION']._serialized_start=1192
+  _globals['_RESOLVEDCONNECTION']._serialized_end=1258
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_start=1260
+  _globals['_RESOLVECONNECTIONSRESPONSE']._serialized_end=1347
+  _globals['_CONNECTIONSERVICE']._serialized_start=1434
+  _globals['_CONNECTIONSERVICE']._serialized_end=2116
 # @@protoc_insertion_point(module_scope)

@@ -64,7 +64,7 @@ class DraftServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EditDraft(self, request, context):
-        """Applies operations in order, all or none. The same `edit_id` again answers with the first result.
+        """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
         Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
         Invalid OPERATION_INVALID (which operation, what to mend).
         """

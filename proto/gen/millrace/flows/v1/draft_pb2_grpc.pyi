@@ -36,7 +36,7 @@ class DraftServiceStub:
     GetDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.GetDraftRequest, _draft_pb2.GetDraftResponse]
     """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND."""
     EditDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.EditDraftRequest, _draft_pb2.EditDraftResponse]
-    """Applies operations in order, all or none. The same `edit_id` again answers with the first result.
+    """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
     Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
     Invalid OPERATION_INVALID (which operation, what to mend).
     """
@@ -51,7 +51,7 @@ class DraftServiceAsyncStub(DraftServiceStub):
     GetDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.GetDraftRequest, _draft_pb2.GetDraftResponse]  # type: ignore[assignment]
     """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND."""
     EditDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.EditDraftRequest, _draft_pb2.EditDraftResponse]  # type: ignore[assignment]
-    """Applies operations in order, all or none. The same `edit_id` again answers with the first result.
+    """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
     Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
     Invalid OPERATION_INVALID (which operation, what to mend).
     """
@@ -75,7 +75,7 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _draft_pb2.EditDraftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_draft_pb2.EditDraftResponse, _abc.Awaitable[_draft_pb2.EditDraftResponse]]:
-        """Applies operations in order, all or none. The same `edit_id` again answers with the first result.
+        """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
         Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
         Invalid OPERATION_INVALID (which operation, what to mend).
         """

@@ -84,7 +84,7 @@ class VersionServiceServicer:
     def PublishDraft(self, request, context):
         """Locks the draft as a new version and makes it live. Returns when every consumer has applied it (state `enabled`), when one
         refused (`enable_failed`, with the reason), or after 10 s (`enabling`, still under way). After `enabled` the next webhook meets this version.
-        Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Invalid DRAFT_INVALID with every fault, its step and field.
+        Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Unprocessable DRAFT_INVALID with every fault, its step and field.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +135,7 @@ class VersionServiceServicer:
 
     def FreezeDraft(self, request, context):
         """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
-        Errors: NotFound FLOW_NOT_FOUND; Invalid DRAFT_INVALID with every fault.
+        Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

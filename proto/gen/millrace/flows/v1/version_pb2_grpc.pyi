@@ -36,7 +36,7 @@ class VersionServiceStub:
     PublishDraft: _grpc.UnaryUnaryMultiCallable[_version_pb2.PublishDraftRequest, _version_pb2.PublishDraftResponse]
     """Locks the draft as a new version and makes it live. Returns when every consumer has applied it (state `enabled`), when one
     refused (`enable_failed`, with the reason), or after 10 s (`enabling`, still under way). After `enabled` the next webhook meets this version.
-    Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Invalid DRAFT_INVALID with every fault, its step and field.
+    Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Unprocessable DRAFT_INVALID with every fault, its step and field.
     """
     ListVersions: _grpc.UnaryUnaryMultiCallable[_version_pb2.ListVersionsRequest, _version_pb2.ListVersionsResponse]
     """The versions of a flow, newest first. Errors: NotFound FLOW_NOT_FOUND."""
@@ -54,7 +54,7 @@ class VersionServiceStub:
     """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer)."""
     FreezeDraft: _grpc.UnaryUnaryMultiCallable[_version_pb2.FreezeDraftRequest, _version_pb2.FreezeDraftResponse]
     """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
-    Errors: NotFound FLOW_NOT_FOUND; Invalid DRAFT_INVALID with every fault.
+    Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
     """
 
 @_typing.type_check_only
@@ -65,7 +65,7 @@ class VersionServiceAsyncStub(VersionServiceStub):
     PublishDraft: _aio.UnaryUnaryMultiCallable[_version_pb2.PublishDraftRequest, _version_pb2.PublishDraftResponse]  # type: ignore[assignment]
     """Locks the draft as a new version and makes it live. Returns when every consumer has applied it (state `enabled`), when one
     refused (`enable_failed`, with the reason), or after 10 s (`enabling`, still under way). After `enabled` the next webhook meets this version.
-    Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Invalid DRAFT_INVALID with every fault, its step and field.
+    Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Unprocessable DRAFT_INVALID with every fault, its step and field.
     """
     ListVersions: _aio.UnaryUnaryMultiCallable[_version_pb2.ListVersionsRequest, _version_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """The versions of a flow, newest first. Errors: NotFound FLOW_NOT_FOUND."""
@@ -83,7 +83,7 @@ class VersionServiceAsyncStub(VersionServiceStub):
     """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer)."""
     FreezeDraft: _aio.UnaryUnaryMultiCallable[_version_pb2.FreezeDraftRequest, _version_pb2.FreezeDraftResponse]  # type: ignore[assignment]
     """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
-    Errors: NotFound FLOW_NOT_FOUND; Invalid DRAFT_INVALID with every fault.
+    Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
     """
 
 class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,7 +97,7 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_version_pb2.PublishDraftResponse, _abc.Awaitable[_version_pb2.PublishDraftResponse]]:
         """Locks the draft as a new version and makes it live. Returns when every consumer has applied it (state `enabled`), when one
         refused (`enable_failed`, with the reason), or after 10 s (`enabling`, still under way). After `enabled` the next webhook meets this version.
-        Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Invalid DRAFT_INVALID with every fault, its step and field.
+        Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE; Unprocessable DRAFT_INVALID with every fault, its step and field.
         """
 
     @_abc_1.abstractmethod
@@ -157,7 +157,7 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_version_pb2.FreezeDraftResponse, _abc.Awaitable[_version_pb2.FreezeDraftResponse]]:
         """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
-        Errors: NotFound FLOW_NOT_FOUND; Invalid DRAFT_INVALID with every fault.
+        Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
         """
 
 def add_VersionServiceServicer_to_server(servicer: VersionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
