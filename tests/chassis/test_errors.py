@@ -28,7 +28,7 @@ def test_a_domains_own_class_travels_as_its_family_member() -> None:
 
 def test_statuses_are_told_apart() -> None:
     kinds = [cls for cls in FAMILY if cls is not Internal]
-    assert len({cls.status for cls in kinds}) == len({cls.http for cls in kinds}) == len(kinds) == 9
+    assert len({cls.status for cls in kinds}) == len({cls.http for cls in kinds}) == len(kinds)
 
 
 @pytest.mark.parametrize("junk", [b"", b"{}", b"\xff", b"[1]"])
@@ -37,9 +37,8 @@ def test_what_is_no_error_restores_to_none(junk: bytes) -> None:
 
 
 def test_the_problem_document_names_everything_once() -> None:
-    error = Invalid(
-        "BAD", "Two things are wrong.", faults=[Fault(field="name", message="is required")], limit=3, status=1
-    )
+    fault = Fault(field="name", message="is required")
+    error = Invalid("BAD", "Two things are wrong.", faults=[fault], limit=3, status=1)
     assert errors.to_problem(error, "/api/v1/flows") == {
         "type": "urn:millrace:error:bad",
         "title": "Invalid request",

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from chassis.errors import StartRefused
 from chassis.settings import ServiceSettings, load_or_create_secret, prepare_socket_folder, socket_path
@@ -42,7 +43,7 @@ def test_the_embedded_key_is_made_once_for_this_user_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize("key", ["", "short", "a" * 64])
 def test_a_missing_or_weak_key_is_refused_in_a_cluster(key: str) -> None:
     with pytest.raises(StartRefused, match="MILLRACE_INTERNAL_KEY"):
-        ServiceSettings(database_url="postgresql://x", internal_key=key).resolved_internal_key()
+        ServiceSettings(database_url="postgresql://x", internal_key=SecretStr(key)).resolved_internal_key()
 
 
 def test_processes_that_start_together_agree_on_one_secret(tmp_path: Path) -> None:
