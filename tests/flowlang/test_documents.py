@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlang.documents import (
@@ -56,6 +56,7 @@ ORDERS = inspect.cleandoc("""
 
 
 class TestRoundTrip:
+    @settings(max_examples=60)
     @given(flow=flows)
     def test_json_and_yaml_give_back_the_document(self, flow: Flow) -> None:
         assert read_json(write_json(flow)) == flow

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowlang.documents import flow_to_value, read_json, read_yaml, write_json, write_yaml
@@ -375,18 +375,25 @@ def applied(flow: Flow, operations: list[Operation]) -> Flow:
     return flow
 
 
+few = settings(max_examples=40)
+"""Drawing a document and edits that fit it takes most of the time."""
+
+
 class TestAlgebra:
+    @few
     @given(edit=edits())
     def test_no_operation_makes_an_id_stand_twice(self, edit: tuple[Flow, list[Operation]]) -> None:
         ids = step_ids(applied(*edit))
         assert len(ids) == len(set(ids))
 
+    @few
     @given(edit=edits())
     def test_documents_survive_both_texts_after_any_operations(self, edit: tuple[Flow, list[Operation]]) -> None:
         flow = applied(*edit)
         assert read_json(write_json(flow)) == flow
         assert read_yaml(write_yaml(flow).encode()) == flow
 
+    @few
     @given(edit=edits())
     def test_the_document_before_stays_as_it_was(self, edit: tuple[Flow, list[Operation]]) -> None:
         flow, operations = edit
@@ -394,6 +401,7 @@ class TestAlgebra:
         applied(flow, operations)
         assert write_json(flow) == before
 
+    @few
     @given(flow=flows, new=steps, data=st.data())
     def test_deleting_what_was_added_gives_the_document_back(self, flow: Flow, new: Step, data: st.DataObject) -> None:
         after = data.draw(st.sampled_from(["", *(visit.step.id for visit in walk(flow.steps))]))
@@ -401,6 +409,7 @@ class TestAlgebra:
         (added,) = [one.id for one in _new_tops(flow, pasted)]
         assert apply(pasted, DeleteStep(step_id=added)) == flow
 
+    @few
     @given(flow=flows, data=st.data())
     def test_deleting_a_copy_gives_the_document_back(self, flow: Flow, data: st.DataObject) -> None:
         ids = [visit.step.id for visit in walk(flow.steps)]
@@ -410,6 +419,7 @@ class TestAlgebra:
         (added,) = [one.id for one in _new_tops(flow, copied)]
         assert apply(copied, DeleteStep(step_id=added)) == flow
 
+    @few
     @given(flow=flows, data=st.data())
     def test_moving_there_and_back_gives_the_document_back(self, flow: Flow, data: st.DataObject) -> None:
         ids = [visit.step.id for visit in walk(flow.steps)]
@@ -422,6 +432,7 @@ class TestAlgebra:
         back = MoveStep(step_id=moved, parent=found.parent, branch=found.branch, index=found.position)
         assert apply(there, back) == flow
 
+    @few
     @given(flow=flows, data=st.data())
     def test_renaming_there_and_back_gives_the_document_back(self, flow: Flow, data: st.DataObject) -> None:
         ids = [visit.step.id for visit in walk(flow.steps)]
@@ -435,11 +446,13 @@ class TestAlgebra:
         assert input_of(there, "user") == "{{other.x}}{{ f(other) }}"
         assert apply(there, UpdateStep(step_id="other", changes={"id": old})) == flow
 
+    @few
     @given(flow=flows, trigger=triggers)
     def test_deleting_an_added_trigger_gives_the_document_back(self, flow: Flow, trigger: Trigger) -> None:
         added = apply(flow, AddTrigger(trigger=msgspec.structs.replace(trigger, id="added")))
         assert apply(added, DeleteTrigger(trigger_id="added")) == flow
 
+    @few
     @given(flow=flows)
     def test_importing_a_document_gives_that_document(self, flow: Flow) -> None:
         assert apply(BASE, Import(document=flow_to_value(flow))) == flow
