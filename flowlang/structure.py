@@ -60,6 +60,11 @@ def walk(steps: list[Step], around: tuple[Step, ...] = ()) -> Iterator[Visit]:
             yield from walk(body, (*around, step))
 
 
+def map_steps(steps: list[Step], change: Callable[[Step], Step]) -> list[Step]:
+    """The steps with every one of them, also inside blocks, changed; what a block holds before the block."""
+    return [change(with_bodies(step, [map_steps(body, change) for body in bodies(step)])) for step in steps]
+
+
 def step_ids(flow: Flow) -> list[str]:
     """Ids of all triggers and steps, in the order of the document."""
     return [trigger.id for trigger in flow.triggers] + [visit.step.id for visit in walk(flow.steps)]
