@@ -81,10 +81,10 @@ class _Maker:
         step["branches"] = [
             {
                 "name": f"b{number}",
-                "when": [[{"left": self.value(), "op": self.pick("exists", "is_true", "equals"), "right": "fixed"}]],
+                "when": [[{"left": self.value(), "op": self.pick("exists", "exists", "equals"), "right": "fixed"}]],
                 "steps": self.block(depth + 1),
             }
-            for number in range(self.draw(st.integers(0, 2)))
+            for number in range(self.draw(st.integers(0, 3)))
         ] + [{"name": "else", "fallback": True, "steps": self.block(depth + 1)}]
 
     def loop(self, step: dict[str, Any], depth: int) -> None:
@@ -113,11 +113,10 @@ def flows(draw: st.DrawFn) -> Toy:
 
 def outcomes(seed: int) -> Outcome:
     """Most attempts succeed; the others fail in every way."""
-    if seed % 3 == 0:
-        return lambda _ref: "ok"
+    kinds = [12, 12, 4, 1_000][seed % 4]
 
     def outcome(ref: Ref) -> str:
-        roll = number(seed, ref.step_id, ref.indices, ref.attempt) % 12
-        return {0: "retry", 1: "fatal", 2: "timeout"}.get(roll, "ok")
+        roll = number(seed, ref.step_id, ref.indices, ref.attempt) % kinds
+        return {0: "retry", 1: "timeout", 2: "fatal"}.get(roll, "ok")
 
     return outcome

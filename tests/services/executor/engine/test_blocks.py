@@ -155,6 +155,38 @@ def test_after_a_failure_siblings_end_first_where_the_author_says_so() -> None:
     assert machine.error.kind == "FIRST"
 
 
+def test_items_under_way_at_a_failure_are_carried_to_their_end_over_a_crash_as_well() -> None:
+    plan = plan_of([loop("each", list(range(9)), call("one"), concurrency=3, on_failure="finish")])
+    machine, [_, b, _] = Machine.start(plan, RUN_ID, "hook", PAYLOAD, 0)
+    assert isinstance(b, RunAction)
+    tell(machine, StepFailedEvent(b.ref, "FIRST", "x", False, 1))
+    machine, commands = Machine.recover(plan, RUN_ID, machine.take_entries(), 2)
+    calls = [command for command in commands if isinstance(command, RunAction)]
+    assert [command.ref.indices for command in calls] == [(0,), (2,)]
+    tell(machine, ActionFinished(calls[0].ref, b"1", 3))
+    tell(machine, ActionFinished(calls[1].ref, b"1", 4))
+    assert machine.error is not None
+    assert (machine.error.kind, machine.error.indices) == ("FIRST", (1,))
+
+
+def test_a_router_goes_on_after_the_branch_it_was_cut_off_in() -> None:
+    plan = plan_of([router("all_matches", a=True, b=True, c=True)])
+    machine, [a] = Machine.start(plan, RUN_ID, "hook", PAYLOAD, 0)
+    assert isinstance(a, RunAction)
+    [b] = tell(machine, ActionFinished(a.ref, b"1", 1))
+    [c] = tell(machine, ActionFinished(b.ref, b"1", 2))
+    entries = machine.take_entries()
+    assert c.step_id == "c"
+    for upto, expected in ((len(entries), "c"), (3, "b"), (2, "a")):
+        machine, [again] = Machine.recover(plan, RUN_ID, entries[:upto], 3)
+        assert isinstance(again, RunAction)
+        assert again.step_id == expected
+    machine, [c] = Machine.recover(plan, RUN_ID, entries, 3)
+    assert isinstance(c, RunAction)
+    tell(machine, ActionFinished(c.ref, b"1", 4))
+    assert machine.status == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("items", "kind"),
     [

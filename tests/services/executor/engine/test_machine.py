@@ -119,6 +119,16 @@ def test_only_the_first_response_counts() -> None:
     assert noted == [False, True]
 
 
+def test_an_answer_that_is_durable_is_not_given_again_after_a_recovery() -> None:
+    plan = plan_of([{"id": "a", "kind": "respond", "body": 1}, CODE])
+    machine, _ = Machine.start(plan, RUN_ID, "hook", PAYLOAD, 1_000)
+    machine, commands = Machine.recover(plan, RUN_ID, machine.take_entries(), 2_000)
+    assert [type(command) for command in commands] == [RunCode]
+    assert not any(isinstance(entry, Responded) for entry in machine.take_entries())
+    assert machine.answer is not None
+    assert machine.answer.body == b"1"
+
+
 @pytest.mark.parametrize("status", [99, 700, "teapot", None, 200.5, True])
 def test_an_answer_needs_a_proper_status(status: object) -> None:
     machine, _ = start({"id": "a", "kind": "respond", "status": status})

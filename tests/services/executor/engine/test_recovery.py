@@ -84,10 +84,10 @@ def test_an_effect_that_must_not_be_repeated_arrives_once(toy: Toy, seed: int, o
     once = [_once(step) for step in toy.steps]
     outside = World(seed, lambda _ref: "ok")
     driver = Driver(plan_of(once), outside, order, MANY)
+    driver.flush()
     for _ in range(at):
         if driver.machine.status == "running":
             driver.step()
-    driver.flush()
     driver.crash()
     driver.run()
     assert all(len(arrived) == 1 for arrived in outside.effects.values())

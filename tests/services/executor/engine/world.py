@@ -196,10 +196,17 @@ class Driver:
             started = [e for e in self.entries() if isinstance(e, StepStarted) and e.key == work.key]
             assert started
             assert all(e.attempt <= work.attempt for e in started)
+            assert work.key not in self._dead_keys(), "n grows after a known failure (I4)"
         if isinstance(work, RunCode | RunAction):
             place = (work.ref.step_id, work.ref.indices)
             finished = [e for e in self.entries() if isinstance(e, StepFinished) and (e.step_id, e.indices) == place]
             assert not finished
+
+    def _dead_keys(self) -> set[str]:
+        """Keys of attempts whose failure is known and durable."""
+        keys = {(e.step_id, e.indices, e.attempt): e.key for e in self.entries() if isinstance(e, StepStarted)}
+        failed = [e for e in self.entries() if isinstance(e, StepFailed) and not e.unknown]
+        return {keys.get((e.step_id, e.indices, e.attempt), "") for e in failed}
 
     def run(self) -> Driver:
         """To the end."""
