@@ -1,53 +1,40 @@
-"""The webhook routes, plain ASGI beside FastAPI: read the body under a cap, hand the request on, write the answer as it came.
+"""The webhook routes, plain ASGI beside FastAPI: body under a cap, request handed on, answer written as it came.
 
     POST|GET|PUT|PATCH|DELETE /api/v1/webhooks/{flow_id}[/triggers/{trigger_id}][/sync|/simulate]
 
-Decides: what counts as a webhook address, the cap and the time of a body, whose address the sender's is (trusted proxies),
-what is answered when webhooks cannot be reached.
-Leaves: everything about endpoints, proofs and runs to the webhooks service; carrying to chassis.streams.
-Measured: about 0.03 ms of CPU a request besides the server's own.
+Decides: what counts as a webhook address, the cap and the time of a body, what is answered when webhooks is away.
+Leaves: everything about endpoints, proofs and runs to the webhooks service; gathering requests into few messages to
+chassis.streams; whose address the sender's is to addresses.py.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from collections.abc import Awaitable, Callable, Iterable
 from math import ceil
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from millrace.webhooks.v1 import ingest_pb2 as pb
+from starlette.types import Receive, Scope, Send
 
-from chassis.errors import Invalid, MillraceError, NotFound, TooLarge, Unavailable, to_problem
+from chassis.errors import MillraceError, NotFound, TooLarge, Unavailable, to_problem
+from chassis.streams import BatchedCalls
+from gateway.addresses import Senders
+from gateway.problems import MEDIA_TYPE, MethodNotAllowed, TooSlow
+from gateway.settings import GatewaySettings
 
-Scope = MutableMapping[str, Any]  # Any: the shape of ASGI
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:
+    from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+
 Call = Callable[[pb.InboundWebhook], Awaitable[pb.OutboundAnswer]]
-"""Hands one webhook to the webhooks service. `sequence` is whoever carries it to set. Raises: MillraceError."""
+"""Hands one webhook to the webhooks service; whoever carries it sets `sequence`. Raises: MillraceError."""
+Calls = BatchedCalls[pb.InboundWebhook, pb.IngestRequest, pb.IngestResponse, pb.OutboundAnswer]
 
 PREFIX = "/api/v1/webhooks/"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-DEFAULT_MAX_BODY_BYTES = 5 * 1024 * 1024
 
 _MODES = {"sync": pb.INGEST_MODE_SYNC, "simulate": pb.INGEST_MODE_SIMULATE}
 _ID_LENGTH = 64
 _WITHOUT_BODY = frozenset({204, 304})
-_JSON = (b"content-type", b"application/problem+json")
-
-
-@dataclass(frozen=True, slots=True)
-class HookLimits:
-    """What the webhook routes allow; the gateway's settings fill it."""
-
-    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
-    """Over it: 413, as soon as the content length or the bytes received say so."""
-    body_timeout_s: float = 30.0
-    """How long a sender may take to upload a body."""
-    answer_timeout_s: float = 60.0
-    """How long webhooks may take to answer, the wait for a run included."""
-    trusted_proxies: Sequence[str] = ()
-    """Addresses or networks whose `x-forwarded-for` is believed."""
 
 
 class Address(NamedTuple):
@@ -55,28 +42,35 @@ class Address(NamedTuple):
 
     flow_id: str
     trigger_id: str
-    mode: pb.IngestMode
+    mode: pb.IngestMode.ValueType
 
 
-class BodyTooSlow(Invalid):
-    """The sender took too long to upload the body."""
+def ingest_calls(webhooks: "IngestServiceAsyncStub") -> Calls:
+    """The standing stream to webhooks that carries all requests of this process; enter it before its first call."""
+    return BatchedCalls(
+        webhooks.Ingest,
+        _request,
+        lambda response: [(answer.sequence, answer) for answer in response.answers],
+        name="webhooks",
+        size_of=lambda hook: len(hook.body),
+    )
 
-    http, title = 408, "Upload too slow"
 
-
-class MethodNotAllowed(Invalid):
-    """No webhook takes this method."""
-
-    http, title = 405, "Method not allowed"
+def _request(gathered: list[tuple[int, pb.InboundWebhook]]) -> pb.IngestRequest:
+    for sequence, hook in gathered:
+        hook.sequence = sequence
+    return pb.IngestRequest(webhooks=[hook for _, hook in gathered])
 
 
 class Hooks:
     """The ASGI application of the webhook routes."""
 
-    def __init__(self, call: Call, limits: HookLimits = HookLimits()) -> None:  # noqa: B008  # frozen, hence shareable
+    def __init__(self, call: Call, senders: Senders, settings: GatewaySettings) -> None:
         self._call = call
-        self._limits = limits
-        self._proxies = tuple(ip_network(proxy, strict=False) for proxy in limits.trusted_proxies)
+        self._senders = senders
+        self._max_body_bytes = settings.webhook_body_limit_bytes
+        self._body_timeout_s = settings.body_timeout_s
+        self._answer_timeout_s = settings.webhook_answer_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -84,7 +78,7 @@ class Hooks:
             hook = await self._inbound(scope, receive)
             if hook is None:
                 return  # the sender went away while it uploaded; nothing was handed on
-            async with asyncio.timeout(self._limits.answer_timeout_s):
+            async with asyncio.timeout(self._answer_timeout_s):
                 answer = await self._call(hook)
         except TimeoutError:
             await _refuse(send, _no_answer())
@@ -111,41 +105,26 @@ class Hooks:
             headers=[pb.Header(name=name.decode("latin-1"), value=value.decode("latin-1")) for name, value in headers],
             query=scope["query_string"].decode("latin-1"),
             body=body,
-            remote_address=self._remote(scope, headers),
+            remote_address=self._senders.address(scope),
         )
 
     async def _read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
-        most = self._limits.max_body_bytes
+        most = self._max_body_bytes
         for name, value in headers:
             if name == b"content-length" and (not value.isdigit() or int(value[:20]) > most):
                 raise _too_large(most)
         try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
+            async with asyncio.timeout(self._body_timeout_s):
                 return await _body(receive, most)
         except TimeoutError:
-            seconds = self._limits.body_timeout_s
-            raise BodyTooSlow(
-                "BODY_TOO_SLOW", f"The body did not arrive within {seconds:g} s. Send it again."
-            ) from None
-
-    def _remote(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        client = scope.get("client")
-        address: str = client[0] if client else ""
-        if not self._proxies or not _within(address, self._proxies):
-            return address
-        named = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1")
-        # From the right, because only what our own proxies appended is true: the first that is none of them is the sender.
-        for hop in reversed([hop.strip() for hop in named.split(",") if hop.strip()]):
-            if not _within(hop, self._proxies):
-                return hop[:64]
-            address = hop
-        return address
+            seconds = self._body_timeout_s
+            raise TooSlow("BODY_TOO_SLOW", f"The body did not arrive within {seconds:g} s. Send it again.") from None
 
 
 def address_of(path: str) -> Address:
     """What a path below `PREFIX` names. Raises: NotFound ENDPOINT_NOT_FOUND when it is no webhook address."""
     parts = path.removeprefix(PREFIX).split("/")
-    mode = pb.INGEST_MODE_ASYNC
+    mode: pb.IngestMode.ValueType = pb.INGEST_MODE_ASYNC
     if len(parts) in (2, 4) and parts[-1] in _MODES:
         mode = _MODES[parts.pop()]
     if len(parts) == 3 and parts[1] == "triggers" and parts[2]:
@@ -194,23 +173,19 @@ async def _write(send: Send, answer: pb.OutboundAnswer) -> None:
 
 async def _refuse(send: Send, error: MillraceError) -> None:
     body = msgspec.json.encode(to_problem(error))
-    headers = [_JSON, (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(METHODS).encode()))
-    if isinstance(error, TooLarge | BodyTooSlow):
+    if isinstance(error, TooLarge | TooSlow):
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     await send({"type": "http.response.start", "status": error.http, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed in network for network in networks)
 
 
 def _unknown() -> NotFound:

@@ -9,10 +9,10 @@ Holds: a lost stream makes an answer slower, never wrong; a time-out ends the wa
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from millrace.executor.v1 import run_pb2
-from millrace.executor.v1.run_pb2_grpc import RunServiceAsyncStub
 from millrace.webhooks.v1 import ingest_pb2 as pb
 
 from chassis.clock import Clock
@@ -20,6 +20,10 @@ from chassis.errors import MillraceError
 from chassis.ids import text_of
 from services.webhooks.refusals import SyncTimeout
 from services.webhooks.replies import RUN_ID_HEADER, Reply
+from services.webhooks.settings import WebhooksSettings
+
+if TYPE_CHECKING:
+    from millrace.executor.v1.run_pb2_grpc import RunServiceAsyncStub
 
 _SWEEP_S = 0.1
 _POLL_MS = 400
@@ -62,11 +66,11 @@ class _Waiting:
 class Answers:
     """The requests that wait in this replica, by run id."""
 
-    def __init__(self, runs: RunServiceAsyncStub, clock: Clock, *, timeout_s: float, ask_after_s: float) -> None:
+    def __init__(self, runs: "RunServiceAsyncStub", clock: Clock, settings: WebhooksSettings) -> None:
         self._runs = runs
         self._clock = clock
-        self._timeout_s = timeout_s
-        self._ask_after_s = ask_after_s
+        self._timeout_s = settings.webhook_sync_timeout_s
+        self._ask_after_s = settings.webhook_poll_after_s
         self._waiting: dict[bytes, list[_Waiting]] = {}
         self._someone = asyncio.Event()
 

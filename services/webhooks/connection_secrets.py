@@ -7,13 +7,15 @@ Holds: secrets live in memory only and never enter an error, a log line or a sto
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from millrace.auth.v1.connection_pb2 import ResolveConnectionsRequest
-from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceAsyncStub
 
 from chassis.errors import Invalid
+
+if TYPE_CHECKING:
+    from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceAsyncStub
 
 _NAMES_AT_ONCE = 100
 _REFERENCE = re.compile(r"\s*\{\{\s*connections\.([A-Za-z][A-Za-z0-9_]{0,63})((?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\}\}\s*")
@@ -22,7 +24,7 @@ _REFERENCE = re.compile(r"\s*\{\{\s*connections\.([A-Za-z][A-Za-z0-9_]{0,63})((?
 class ConnectionSecrets:
     """Reads secrets from auth."""
 
-    def __init__(self, connections: ConnectionServiceAsyncStub) -> None:
+    def __init__(self, connections: "ConnectionServiceAsyncStub") -> None:
         self._connections = connections
 
     async def resolve(self, project_id: str, references: Iterable[str]) -> dict[str, bytes]:

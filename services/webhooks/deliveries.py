@@ -21,6 +21,7 @@ from chassis.ids import first_id_at, new_id
 from services.webhooks.delivery_store import Delivery, DeliveryStore
 from services.webhooks.endpoints import FlowEndpoints
 from services.webhooks.payload import MASK, headers_of
+from services.webhooks.settings import WebhooksSettings
 
 _BODY_BYTES = 16 * 1024
 _WAITING_AT_MOST = 500
@@ -37,10 +38,10 @@ _log = structlog.get_logger("webhooks.deliveries")
 class Deliveries:
     """Deliveries on their way into the table."""
 
-    def __init__(self, store: DeliveryStore, clock: Clock, *, keep_days: int) -> None:
+    def __init__(self, store: DeliveryStore, clock: Clock, settings: WebhooksSettings) -> None:
         self._store = store
         self._clock = clock
-        self._keep_ms = keep_days * _DAY_MS
+        self._keep_ms = settings.webhook_delivery_days * _DAY_MS
         self._waiting: list[Delivery] = []
         self._filled = asyncio.Event()
         self._kept: Counter[str] = Counter()

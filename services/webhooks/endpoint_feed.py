@@ -9,16 +9,19 @@ Holds: after a report the next webhook meets the change (architecture.md, The wa
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.message import DecodeError
 from millrace.events.v1.events_pb2 import FlowChanged
 from millrace.flows.v1.version_pb2 import GetLiveFlowRequest, ListLiveFlowsRequest, LiveFlow, ReportAppliedRequest
-from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
-from chassis.errors import MillraceError, NotFound
+from chassis.errors import MillraceError, NotFound, Unavailable
 from chassis.log import LATEST, Log, LogConsumer, PositionLost
 from services.webhooks.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 TOPIC = "flow-changes"
 CONSUMER = "webhooks"
@@ -31,7 +34,7 @@ _log = structlog.get_logger("webhooks.endpoints")
 class EndpointFeed:
     """Keeps `Endpoints` like flows has them."""
 
-    def __init__(self, log: Log, versions: VersionServiceAsyncStub, endpoints: Endpoints, *, mend_s: float) -> None:
+    def __init__(self, log: Log, versions: "VersionServiceAsyncStub", endpoints: Endpoints, *, mend_s: float) -> None:
         self._flow_log = log
         self._versions = versions
         self._endpoints = endpoints
@@ -45,9 +48,12 @@ class EndpointFeed:
     async def follow(self) -> None:
         """Hear of changes, for ever. Every flow named is read and applied by `apply_changes`."""
         while True:
-            with suppress(PositionLost):  # the topic was made anew: start at its end, the list brings the rest
+            try:
                 async with self._flow_log.consumer(TOPIC, None, self._from_now) as consumer:
                     await self._read(consumer)
+            except (PositionLost, Unavailable) as error:  # made anew, or away: its end comes next, the list the rest
+                _log.warning("flow_changes_interrupted", reason=error.reason)
+                await asyncio.sleep(_RETRY_S)
 
     async def _read(self, consumer: LogConsumer) -> None:
         while True:
@@ -139,4 +145,4 @@ class EndpointFeed:
     async def _reread_secrets(self) -> None:
         for flow in self._endpoints.live():
             if flow.uses_connections:
-                await self._endpoints.reread_secrets(flow)
+                await self._endpoints.reread_secrets(flow.flow_id)

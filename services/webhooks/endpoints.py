@@ -9,11 +9,11 @@ Holds: an endpoint whose secret is missing refuses (fail closed); only a newer c
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from millrace.flows.v1.version_pb2 import GetLiveFlowRequest, LiveFlow
-from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 from chassis.clock import Clock
 from chassis.errors import Invalid, NotFound
@@ -21,6 +21,9 @@ from services.webhooks.connection_secrets import ConnectionSecrets, secret_text
 from services.webhooks.refusals import busy
 from services.webhooks.triggers import WebhookTrigger, proof_of, webhook_triggers
 from services.webhooks.verify import Proof
+
+if TYPE_CHECKING:
+    from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 _FLOW_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REST_KEPT = 20_000
@@ -73,16 +76,20 @@ class FlowEndpoints:
         return any(endpoint.trigger.secret_references for endpoint in self.endpoints.values())
 
 
+Tasks = dict[str, asyncio.Task[FlowEndpoints]]
+
+
 class Endpoints:
     """Flows by id: all live ones, and a bounded memory of those that take nothing."""
 
-    def __init__(self, versions: VersionServiceAsyncStub, secrets: ConnectionSecrets, clock: Clock) -> None:
+    def __init__(self, versions: "VersionServiceAsyncStub", secrets: ConnectionSecrets, clock: Clock) -> None:
         self._versions = versions
         self._secrets = secrets
         self._clock = clock
         self._live: dict[str, FlowEndpoints] = {}
         self._rest: OrderedDict[str, FlowEndpoints] = OrderedDict()
-        self._looking_up: dict[str, asyncio.Task[FlowEndpoints]] = {}
+        self._looking_up: Tasks = {}
+        self._rereading: Tasks = {}
 
     def get(self, flow_id: str) -> FlowEndpoints | None:
         """What is known about a flow; None when it must be looked up."""
@@ -105,19 +112,9 @@ class Endpoints:
             return FlowEndpoints(flow_id, "missing")
         if (known := self.get(flow_id)) is not None:
             return known
-        task = self._looking_up.get(flow_id)
-        if task is None:
-            if len(self._looking_up) >= _LOOK_UPS_AT_ONCE:
-                raise busy("Too many unknown webhook addresses are being looked up.")
-            task = asyncio.get_running_loop().create_task(self._ask(flow_id))
-            self._looking_up[flow_id] = task
-            task.add_done_callback(lambda done: self._looked_up(flow_id, done))
-        return await asyncio.shield(task)
-
-    def _looked_up(self, flow_id: str, task: asyncio.Task[FlowEndpoints]) -> None:
-        self._looking_up.pop(flow_id, None)
-        if not task.cancelled():
-            task.exception()  # those who wait have it; seen here too, because all of them may have gone
+        if flow_id not in self._looking_up and len(self._looking_up) >= _LOOK_UPS_AT_ONCE:
+            raise busy("Too many unknown webhook addresses are being looked up.")
+        return await _shared(self._looking_up, flow_id, lambda: self._ask(flow_id))
 
     async def _ask(self, flow_id: str) -> FlowEndpoints:
         try:
@@ -161,13 +158,20 @@ class Endpoints:
         """There is no such flow (any more)."""
         self._remember(FlowEndpoints(flow_id, "missing", known_at=self._clock.monotonic()))
 
-    async def reread_secrets(self, flow: FlowEndpoints) -> FlowEndpoints:
-        """Read the connections of a flow anew, at most every two seconds. Raises: Unavailable; the old ones stay."""
-        now = self._clock.monotonic()
-        if not flow.uses_connections or now - flow.secrets_at < _REREAD_S:
+    async def reread_secrets(self, flow_id: str) -> FlowEndpoints:
+        """Read the connections of a flow anew, at most every two seconds, once for all who ask meanwhile.
+
+        Raises: Unavailable; the old secrets stay.
+        """
+        flow = self.get(flow_id) or FlowEndpoints(flow_id, "missing")
+        recent = self._clock.monotonic() - flow.secrets_at < _REREAD_S
+        if flow_id not in self._rereading and (recent or not flow.uses_connections):
             return flow
-        marked = replace(flow, secrets_at=now)
-        self._replace(flow, marked)  # first, so that a flood of bad signatures asks once
+        return await _shared(self._rereading, flow_id, lambda: self._reread(flow))
+
+    async def _reread(self, flow: FlowEndpoints) -> FlowEndpoints:
+        marked = replace(flow, secrets_at=self._clock.monotonic())
+        self._replace(flow, marked)  # also when auth is away: a flood of bad signatures must not become one of calls
         resolved = await self._resolve(flow.project_id, [endpoint.trigger for endpoint in flow.endpoints.values()])
         fresh = replace(marked, endpoints=resolved)
         self._replace(marked, fresh)
@@ -197,6 +201,21 @@ class Endpoints:
         # A change that was applied meanwhile is newer than what was read for the flow as it was seen.
         if self._live.get(seen.flow_id) is seen:
             self._live[seen.flow_id] = fresh
+
+
+async def _shared(tasks: Tasks, flow_id: str, ask: Callable[[], Coroutine[None, None, FlowEndpoints]]) -> FlowEndpoints:
+    """The outcome of one question, asked once for all who want it at the same time; who leaves does not end it."""
+    task = tasks.get(flow_id)
+    if task is None:
+        task = tasks[flow_id] = asyncio.get_running_loop().create_task(ask())
+
+        def answered(done: asyncio.Task[FlowEndpoints]) -> None:
+            del tasks[flow_id]
+            if not done.cancelled():
+                done.exception()  # those who wait have it; seen here too, because all of them may have left
+
+        task.add_done_callback(answered)
+    return await asyncio.shield(task)
 
 
 def _endpoint(trigger: WebhookTrigger, texts: dict[str, bytes]) -> Endpoint:

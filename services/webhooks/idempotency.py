@@ -24,6 +24,7 @@ from services.webhooks.idempotency_store import IdempotencyStore, Key
 from services.webhooks.publisher import Event, Publisher
 from services.webhooks.refusals import busy
 from services.webhooks.replies import Reply
+from services.webhooks.settings import WebhooksSettings
 
 MAX_WAITING = 10_000
 _GATHER = 1000
@@ -51,13 +52,18 @@ class Duplicates:
     """Events that carry a key, on their way to the publisher."""
 
     def __init__(
-        self, store: IdempotencyStore, publisher: Publisher, answers: Answers, clock: Clock, *, keep_days: int
+        self,
+        store: IdempotencyStore,
+        publisher: Publisher,
+        answers: Answers,
+        clock: Clock,
+        settings: WebhooksSettings,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._answers = answers
         self._clock = clock
-        self._keep_ms = keep_days * _DAY_MS
+        self._keep_ms = settings.webhook_idempotency_days * _DAY_MS
         self._waiting: list[_Keyed] = []
         self._filled = asyncio.Event()
         self._published: list[tuple[Key, UUID]] = []

@@ -14,21 +14,21 @@ from functools import partial
 from millrace.events.v1.events_pb2 import ExecutionRequest
 from millrace.webhooks.v1 import ingest_pb2 as pb
 
-from chassis.clock import Clock
 from chassis.documents import pack
 from chassis.errors import MillraceError
+from chassis.failpoints import reach
 from chassis.ids import new_id_bytes
-from services.webhooks.answers import Answers
-from services.webhooks.deliveries import Deliveries
-from services.webhooks.endpoints import Endpoint, Endpoints, FlowEndpoints
-from services.webhooks.idempotency import Duplicates, key_of
+from services.webhooks.endpoints import Endpoint, FlowEndpoints
+from services.webhooks.idempotency import key_of
+from services.webhooks.parts import Parts
 from services.webhooks.payload import headers_of
-from services.webhooks.publisher import Event, Publisher
-from services.webhooks.reading import Reader, body_kind, check_method, choose, duplicate_key
+from services.webhooks.publisher import Event
+from services.webhooks.reading import body_kind, check_method, choose, duplicate_key
 from services.webhooks.refusals import busy, internal
 from services.webhooks.replies import Reply
+from services.webhooks.settings import WebhooksSettings
 from services.webhooks.simulate import Simulations
-from services.webhooks.uploads import PACKED_TYPE, Uploads
+from services.webhooks.uploads import PACKED_TYPE
 from services.webhooks.verify import verify
 
 SYNC = pb.INGEST_MODE_SYNC
@@ -39,28 +39,14 @@ Slow = Callable[[pb.InboundWebhook, Reply], Awaitable[None]]
 """The rest of taking one webhook, to be awaited."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the hot path hands events to."""
-
-    endpoints: Endpoints
-    reader: Reader
-    uploads: Uploads
-    publisher: Publisher
-    duplicates: Duplicates
-    answers: Answers
-    simulations: Simulations
-    deliveries: Deliveries
-    clock: Clock
-
-
 class Ingest:
     """Takes webhooks in."""
 
-    def __init__(self, parts: Parts, *, reply_to: str, inline_bytes: int) -> None:
+    def __init__(self, parts: Parts, simulations: Simulations, settings: WebhooksSettings, *, reply_to: str) -> None:
         self._parts = parts
+        self._simulations = simulations
         self._reply_to = reply_to
-        self._inline_bytes = inline_bytes
+        self._inline_bytes = settings.webhook_inline_bytes
         self._aside = 0
 
     def take(self, hook: pb.InboundWebhook, reply: Reply, aside: asyncio.TaskGroup) -> None:
@@ -68,7 +54,7 @@ class Ingest:
         try:
             self._parts.publisher.check_room(len(hook.body))
             if hook.mode == SIMULATE:
-                self._set_aside(self._simulate, hook, reply, aside)
+                self._set_aside(self._simulations.take, hook, reply, aside)
             elif (flow := self._parts.endpoints.get(hook.flow_id)) is None:
                 self._set_aside(self._look_up, hook, reply, aside)
             else:
@@ -87,7 +73,7 @@ class Ingest:
         refusal = verify(endpoint.proof, headers, hook.body, parts.clock.now_ms()) if endpoint.proof else None
         if refusal is not None:
             if endpoint.trigger.secret_references and not reread:
-                return partial(self._reread, flow)  # the secret may have been replaced a moment ago
+                return self._reread  # the secret may have been replaced a moment ago
             raise refusal
         kind = body_kind(endpoint, headers)
         if parts.reader.takes_time(kind, hook.body):
@@ -125,9 +111,9 @@ class Ingest:
         flow = await self._parts.endpoints.look_up(hook.flow_id.lower())
         await self._finish(self._take(flow, hook, reply), hook, reply)
 
-    async def _reread(self, flow: FlowEndpoints, hook: pb.InboundWebhook, reply: Reply) -> None:
-        fresh = await self._parts.endpoints.reread_secrets(flow)
-        await self._finish(self._take(fresh, hook, reply, reread=True), hook, reply)
+    async def _reread(self, hook: pb.InboundWebhook, reply: Reply) -> None:
+        flow = await self._parts.endpoints.reread_secrets(hook.flow_id.lower())
+        await self._finish(self._take(flow, hook, reply, reread=True), hook, reply)
 
     async def _finish(self, slow: Slow | None, hook: pb.InboundWebhook, reply: Reply) -> None:
         if slow is not None:
@@ -152,10 +138,8 @@ class Ingest:
 
     async def _store(self, call: "_Call", document: bytes, hook: pb.InboundWebhook, reply: Reply) -> None:
         file = await self._parts.uploads.store(call.flow.project_id, "payload", PACKED_TYPE, document)
+        await reach("webhooks.payload_stored")
         self._accept(call, hook, reply, b"", file.id)
-
-    async def _simulate(self, hook: pb.InboundWebhook, reply: Reply) -> None:
-        await self._parts.simulations.take(hook, reply)
 
     def _set_aside(self, slow: Slow, hook: pb.InboundWebhook, reply: Reply, aside: asyncio.TaskGroup) -> None:
         if self._aside >= _ASIDE_AT_MOST:

@@ -20,6 +20,7 @@ from chassis.log.port import Log, OutRecord
 from services.webhooks.answers import Answers
 from services.webhooks.refusals import busy
 from services.webhooks.replies import Reply
+from services.webhooks.settings import WebhooksSettings
 
 TOPIC = "executions"
 MAX_PUBLISH_BYTES = 8 * 1024 * 1024
@@ -42,12 +43,12 @@ class Event:
 class Publisher:
     """The one writer of `executions` in this process."""
 
-    def __init__(self, log: Log, answers: Answers, *, batch_bytes: int, waiting_bytes: int, timeout_s: float) -> None:
+    def __init__(self, log: Log, answers: Answers, settings: WebhooksSettings) -> None:
         self._log = log
         self._answers = answers
-        self._batch_bytes = batch_bytes
-        self._most_waiting = waiting_bytes
-        self._timeout_s = timeout_s
+        self._batch_bytes = settings.webhook_batch_bytes
+        self._most_waiting = settings.webhook_waiting_bytes
+        self._timeout_s = settings.webhook_publish_timeout_s
         self._waiting: list[tuple[Event, int]] = []
         self._waiting_bytes = 0
         self._filled = asyncio.Event()

@@ -8,7 +8,6 @@ Holds: nothing is parsed before the proof.
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 from millrace.webhooks.v1 import ingest_pb2 as pb
@@ -19,20 +18,12 @@ from services.webhooks.endpoints import Endpoint, FlowEndpoints
 from services.webhooks.multipart import read_multipart
 from services.webhooks.payload import assemble, text_at
 from services.webhooks.refusals import Gone, MethodNotAllowed, UnsupportedBody
+from services.webhooks.settings import WebhooksSettings
 from services.webhooks.uploads import Uploads
 
 LARGE_BODY_BYTES = 256 * 1024
 """A body over this is checked and compressed in a thread, so that its neighbours do not wait for it."""
 _NOT_READY_RETRY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of everything one body may hold."""
-
-    json_depth: int
-    form_fields: int
-    form_files: int
 
 
 def choose(flow: FlowEndpoints, trigger_id: str) -> Endpoint:
@@ -106,8 +97,8 @@ def duplicate_key(endpoint: Endpoint, headers: Mapping[str, str], output: bytes)
 class Reader:
     """Reads bodies within limits."""
 
-    def __init__(self, limits: Limits, uploads: Uploads) -> None:
-        self._limits = limits
+    def __init__(self, settings: WebhooksSettings, uploads: Uploads) -> None:
+        self._settings = settings
         self._uploads = uploads
 
     @staticmethod
@@ -117,10 +108,12 @@ class Reader:
 
     def output(self, hook: pb.InboundWebhook, endpoint: Endpoint, headers: Mapping[str, str], kind: str) -> bytes:
         """The trigger's output as JSON. Raises: Invalid, UnsupportedBody."""
-        limits = self._limits
+        limits = self._settings
         content_type = headers.get("content-type", "")
-        body = body_json(hook.body, kind, content_type, limits.json_depth, limits.form_fields)
-        return assemble(hook.method, headers, endpoint.trigger.masked_headers, hook.query, body, limits.form_fields)
+        body = body_json(hook.body, kind, content_type, limits.webhook_json_depth, limits.webhook_form_fields)
+        return assemble(
+            hook.method, headers, endpoint.trigger.masked_headers, hook.query, body, limits.webhook_form_fields
+        )
 
     async def output_slowly(
         self, hook: pb.InboundWebhook, project_id: str, endpoint: Endpoint, headers: Mapping[str, str], kind: str
@@ -128,9 +121,13 @@ class Reader:
         """Like `output`, for what takes time: large bodies, forms with files. Raises: also Unavailable."""
         if kind != "multipart":
             return await asyncio.to_thread(self.output, hook, endpoint, headers, kind)
-        limits = self._limits
+        limits = self._settings
         form = await asyncio.to_thread(
-            read_multipart, hook.body, headers.get("content-type", ""), limits.form_fields, limits.form_files
+            read_multipart,
+            hook.body,
+            headers.get("content-type", ""),
+            limits.webhook_form_fields,
+            limits.webhook_form_files,
         )
         fields: dict[str, object] = {**form.fields}
         files = []
@@ -148,7 +145,7 @@ class Reader:
             endpoint.trigger.masked_headers,
             hook.query,
             msgspec.json.encode(fields),
-            limits.form_fields,
+            limits.webhook_form_fields,
             msgspec.json.encode(files),
         )
 

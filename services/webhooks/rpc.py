@@ -7,6 +7,7 @@ import grpc.aio
 from millrace.webhooks.v1 import ingest_pb2 as pb
 from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceServicer
 
+from chassis.streams import until
 from services.webhooks.answers import Answers
 from services.webhooks.ingest import Ingest
 from services.webhooks.replies import Replies, Reply
@@ -18,9 +19,10 @@ DeliverContext = grpc.aio.ServicerContext[pb.DeliverAnswersRequest, pb.DeliverAn
 class IngestRpc(IngestServiceServicer):
     """Serves `IngestService`."""
 
-    def __init__(self, ingest: Ingest, answers: Answers) -> None:
+    def __init__(self, ingest: Ingest, answers: Answers, stopping: asyncio.Event) -> None:
         self._ingest = ingest
         self._answers = answers
+        self._stopping = stopping
 
     async def Ingest(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes; the stubs do not say so
         self, request_iterator: AsyncIterator[pb.IngestRequest], context: IngestContext
@@ -28,7 +30,7 @@ class IngestRpc(IngestServiceServicer):
         replies = Replies()
         async with asyncio.TaskGroup() as aside:
             writing = aside.create_task(_write(replies, context))
-            async for request in request_iterator:
+            async for request in until(self._stopping, request_iterator):
                 replies.expect(len(request.webhooks))
                 for hook in request.webhooks:
                     self._ingest.take(hook, Reply(replies, hook.sequence), aside)
@@ -39,7 +41,7 @@ class IngestRpc(IngestServiceServicer):
         self, request_iterator: AsyncIterator[pb.DeliverAnswersRequest], context: DeliverContext
     ) -> pb.DeliverAnswersResponse:
         try:
-            async for request in request_iterator:
+            async for request in until(self._stopping, request_iterator):
                 self._answers.deliver(request.answers)
         finally:
             self._answers.distrust()

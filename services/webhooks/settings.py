@@ -10,6 +10,8 @@ KIB = 1024
 class WebhooksSettings(ServiceSettings):
     """Settings of the webhooks service, each as `MILLRACE_<NAME>`."""
 
+    webhook_reply_to: str = ""
+    """gRPC address at which executors reach this replica with answers; empty: the address it listens on."""
     webhook_json_depth: int = Field(200, ge=16, le=500)
     """Deepest nesting of a JSON body; deeper is refused with 400. Bounded so that every later reader can parse it."""
     webhook_form_fields: int = Field(1000, ge=1)

@@ -6,26 +6,29 @@ Leaves: freezing and samples to flows; reading the event to reading.py.
 """
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from millrace.events.v1.events_pb2 import ExecutionRequest
 from millrace.flows.v1.draft_pb2 import SaveSampleRequest
-from millrace.flows.v1.draft_pb2_grpc import DraftServiceAsyncStub
 from millrace.flows.v1.version_pb2 import FreezeDraftRequest, Version
-from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 from millrace.webhooks.v1 import ingest_pb2 as pb
 
-from chassis.clock import Clock
 from chassis.documents import pack
 from chassis.errors import Limited, NotFound
 from chassis.ids import new_id_bytes
-from services.webhooks.deliveries import Deliveries
-from services.webhooks.endpoints import Endpoints, FlowEndpoints, is_flow_id
+from services.webhooks.endpoints import FlowEndpoints, is_flow_id
+from services.webhooks.parts import Parts
 from services.webhooks.payload import headers_of
-from services.webhooks.publisher import Event, Publisher
-from services.webhooks.reading import Reader, body_kind, check_method, choose
+from services.webhooks.publisher import Event
+from services.webhooks.reading import body_kind, check_method, choose
 from services.webhooks.replies import Reply
-from services.webhooks.uploads import PACKED_TYPE, Uploads
+from services.webhooks.settings import WebhooksSettings
+from services.webhooks.uploads import PACKED_TYPE
 from services.webhooks.verify import verify
+
+if TYPE_CHECKING:
+    from millrace.flows.v1.draft_pb2_grpc import DraftServiceAsyncStub
+    from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 _AT_ONCE = 16
 
@@ -35,26 +38,15 @@ class Simulations:
 
     def __init__(
         self,
-        versions: VersionServiceAsyncStub,
-        drafts: DraftServiceAsyncStub,
-        endpoints: Endpoints,
-        reader: Reader,
-        uploads: Uploads,
-        publisher: Publisher,
-        deliveries: Deliveries,
-        clock: Clock,
-        *,
-        inline_bytes: int,
+        versions: "VersionServiceAsyncStub",
+        drafts: "DraftServiceAsyncStub",
+        parts: Parts,
+        settings: WebhooksSettings,
     ) -> None:
         self._versions = versions
         self._drafts = drafts
-        self._endpoints = endpoints
-        self._reader = reader
-        self._uploads = uploads
-        self._publisher = publisher
-        self._deliveries = deliveries
-        self._clock = clock
-        self._inline_bytes = inline_bytes
+        self._parts = parts
+        self._inline_bytes = settings.webhook_inline_bytes
         self._under_way = 0
 
     async def take(self, hook: pb.InboundWebhook, reply: Reply) -> None:
@@ -71,16 +63,16 @@ class Simulations:
 
     async def _take(self, hook: pb.InboundWebhook, reply: Reply) -> None:
         version = await self._freeze(hook.flow_id.lower())
-        resolved = await self._endpoints.resolved(version.project_id, version.document)
+        resolved = await self._parts.endpoints.resolved(version.project_id, version.document)
         flow = FlowEndpoints(version.flow_id, "live", version.project_id, version.id, endpoints=resolved)
         endpoint = choose(flow, hook.trigger_id)
         check_method(endpoint, hook.method)
         headers = headers_of(hook.headers)
-        refusal = verify(endpoint.proof, headers, hook.body, self._clock.now_ms()) if endpoint.proof else None
+        refusal = verify(endpoint.proof, headers, hook.body, self._parts.clock.now_ms()) if endpoint.proof else None
         if refusal is not None:
             raise refusal
         kind = body_kind(endpoint, headers)
-        output = await self._reader.output_slowly(hook, version.project_id, endpoint, headers, kind)
+        output = await self._parts.reader.output_slowly(hook, version.project_id, endpoint, headers, kind)
         trigger_id = endpoint.trigger.id
         await self._drafts.SaveSample(
             SaveSampleRequest(
@@ -97,12 +89,12 @@ class Simulations:
             test=True,
         )
         if len(document) > self._inline_bytes:
-            file = await self._uploads.store(version.project_id, "payload", PACKED_TYPE, document)
+            file = await self._parts.uploads.store(version.project_id, "payload", PACKED_TYPE, document)
             request.payload_file_id = file.id
         else:
             request.payload = document
-        self._deliveries.simulated(flow, trigger_id, hook)
-        self._publisher.add(Event(request, told=(reply,)))
+        self._parts.deliveries.simulated(flow, trigger_id, hook)
+        self._parts.publisher.add(Event(request, told=(reply,)))
 
     async def _freeze(self, flow_id: str) -> Version:
         if not is_flow_id(flow_id):

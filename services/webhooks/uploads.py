@@ -5,11 +5,14 @@ Leaves: storing to files.
 """
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from millrace.files.v1 import file_pb2
-from millrace.files.v1.file_pb2_grpc import FileServiceAsyncStub
 
 from services.webhooks.multipart import FilePart
+
+if TYPE_CHECKING:
+    from millrace.files.v1.file_pb2_grpc import FileServiceAsyncStub
 
 _CHUNK = 512 * 1024
 PACKED_TYPE = "application/vnd.millrace.document"
@@ -19,7 +22,7 @@ _UPLOAD_TIMEOUT_S = 30.0
 class Uploads:
     """Stores files in the project of a flow."""
 
-    def __init__(self, files: FileServiceAsyncStub) -> None:
+    def __init__(self, files: "FileServiceAsyncStub") -> None:
         self._files = files
 
     async def store(self, project_id: str, name: str, content_type: str, content: bytes) -> file_pb2.File:

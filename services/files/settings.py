@@ -1,0 +1,12 @@
+"""What an operator can set for files."""
+
+from pydantic import Field
+
+from chassis.settings import ServiceSettings
+
+
+class FilesSettings(ServiceSettings):
+    """Settings of the files service, each as `MILLRACE_<NAME>`."""
+
+    file_max_bytes: int = Field(100 * 1024 * 1024, ge=1)
+    """Largest file that is taken."""

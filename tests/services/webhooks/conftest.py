@@ -1,0 +1,18 @@
+"""One running installation for all tests of a module: they differ by their flows."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.services.webhooks.neighbours import Installation, installation
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def webhooks(
+    tmp_path_factory: pytest.TempPathFactory, new_database_url: Callable[[], str]
+) -> AsyncIterator[Installation]:
+    home: Path = tmp_path_factory.mktemp("wh")
+    async with installation(home, new_database_url(), webhook_sync_timeout_s=1.5, webhook_poll_after_s=0.3) as running:
+        yield running
