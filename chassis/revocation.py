@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from chassis.cache import Cache
+from chassis.cache import Cache, Lagged
 from chassis.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -39,10 +39,11 @@ class EndedSessions:
         except Unavailable:
             return False
 
-    async def follow(self) -> AsyncIterator[str]:
-        """The ids of sessions that end from now on."""
-        async for message in self._cache.subscribe(_CHANNEL):
-            yield message.decode()
+    async def follow(self) -> AsyncIterator[str | None]:
+        """The ids of sessions that end from now on; None when some were missed: then every mark counts anew."""
+        async with self._cache.subscribe(_CHANNEL) as arriving:
+            async for message in arriving:
+                yield None if isinstance(message, Lagged) else message.decode()
 
 
 def _key(session_id: str) -> str:

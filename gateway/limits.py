@@ -57,12 +57,12 @@ class AuthLimits:
         await self._with(lambda cache: cache.set(key, b"1", _KNOWN_FOR_S))
 
     async def _count(self, key: str, most: int, window_s: int) -> None:
-        count = await self._with(lambda cache: cache.incr_window(f"limit:{key}", window_s))
+        count, resets_in_s = await self._with(lambda cache: cache.incr_window(f"limit:{key}", window_s))
         if count > most:
             raise Limited(
                 "TOO_MANY_ATTEMPTS",
                 "There were too many attempts. Wait as long as `Retry-After` says, then try again.",
-                retry_after_s=window_s,
+                retry_after_s=resets_in_s,
             )
 
     async def _with(self, use: Callable[[Cache], Awaitable[T]]) -> T:

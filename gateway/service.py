@@ -4,11 +4,14 @@ Owns no table and decides nothing that belongs to a domain: it authenticates, li
 calls one service and maps the answer. Serves REST, the live view and webhooks on one port.
 """
 
+from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub
+
 from chassis.cache import open_cache
 from chassis.lifecycle import Chassis, Running
 from chassis.revocation import EndedSessions
 from gateway.addresses import Senders
 from gateway.app import build_app
+from gateway.hooks import Hooks, ingest_calls
 from gateway.limits import AuthLimits
 from gateway.parts import Parts
 from gateway.readiness import Readiness, health_over
@@ -35,5 +38,6 @@ async def build(settings: GatewaySettings, chassis: Chassis) -> Running:
         clock=chassis.clock,
         metrics=chassis.metrics,
     )
-    app = build_app(parts)
+    calls = await chassis.open(ingest_calls(IngestServiceStub(chassis.channel("webhooks"))))
+    app = build_app(parts, Hooks(calls.call, parts.senders, settings))
     return Running(loops=[lambda: server.serve(app), parts.tokens.follow_ended])

@@ -109,7 +109,10 @@ class AccessTokens:
     async def follow_ended(self) -> None:
         """Forgets the tokens of sessions that end, for as long as the process runs."""
         async for session_id in self._ended.follow():
-            self.forget(session_id)
+            if session_id is None:
+                self._known.clear()  # each is verified again, its session's mark included
+            else:
+                self.forget(session_id)
 
     def forget(self, session_id: str) -> None:
         """Refuses the tokens of a session from now on, and tells who waits for its end."""
