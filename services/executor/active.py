@@ -20,11 +20,13 @@ class ActiveRun:
 
     __slots__ = (
         "answer",
+        "dropped",
         "durable",
         "end",
         "flushed",
         "gone",
         "identity",
+        "known",
         "machine",
         "next_chunk",
         "noted_at",
@@ -44,7 +46,9 @@ class ActiveRun:
         self.machine = machine
         self.started_at_ms = started_at_ms
         self.stored = False
-        """Whether its row and chunk 0 are in the database."""
+        """Whether its row and chunk 0 are in a flush."""
+        self.known = False
+        """Whether they are committed, and its id was new."""
         self.next_chunk = 0
         self.taken = 0
         """Entries handed to a flush."""
@@ -56,6 +60,8 @@ class ActiveRun:
         """Number of the flush that was next when the run first had something to write; -1 when it has nothing."""
         self.urgent = False
         self.end: RunEnd | None = None
+        self.dropped = False
+        """Whether it is no longer ours: nothing of it may be written."""
         self.gone = False
         """Whether its end is in a flush."""
         self.flushed: list[AnyEntry] = []
@@ -65,8 +71,9 @@ class ActiveRun:
         """The record of the log it came from, until it is written."""
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def stop(self) -> None:
-        """Cancel what is at work for it: it belongs to nobody or to another."""
+    def drop(self) -> None:
+        """Cancel what is at work for it and write nothing more: it belongs to another, or to nobody."""
+        self.dropped = True
         for task in self.tasks:
             task.cancel()
         for _, waiter in self.waiters:

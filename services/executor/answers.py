@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
+from millrace.webhooks.v1 import ingest_pb2 as pb
+from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub
 
 from chassis.errors import MillraceError
-from millrace.webhooks.v1 import ingest_pb2 as pb
-from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceAsyncStub, IngestServiceStub
 from services.executor.active import ActiveRun
 from services.executor.engine.commands import Answer
+
+if TYPE_CHECKING:  # the generated module has this class for type checkers alone
+    from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceAsyncStub
 
 IDLE_S = 60.0
 """After so long without an answer a stream is closed, in seconds."""

@@ -19,7 +19,7 @@ from services.executor.engine.machine import Machine
 from services.executor.engine.plan import Plan
 from services.executor.flush import Flusher, PlainWrite
 from services.executor.plans import Plans, unrunnable
-from services.executor.store import ClaimedRun, Store
+from services.executor.store import Claim, ClaimedRun, RunEnd, RunStatus, RunWrite, Store
 from services.executor.surroundings import SurroundingsOf
 
 AT_ONCE = 200
@@ -35,7 +35,18 @@ log = structlog.get_logger()
 class Dispatcher:
     """Claims queued runs for one incarnation."""
 
-    def __init__(self, store: Store, epoch: int, active: ActiveRuns, plans: Plans, flusher: Flusher, driver: Driver, clock: Clock, surroundings: SurroundingsOf, max_active: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        epoch: int,
+        active: ActiveRuns,
+        plans: Plans,
+        flusher: Flusher,
+        driver: Driver,
+        clock: Clock,
+        surroundings: SurroundingsOf,
+        max_active: int,
+    ) -> None:
         self._store = store
         self._epoch = epoch
         self._active = active
@@ -46,6 +57,8 @@ class Dispatcher:
         self._surroundings = surroundings
         self._max_active = max_active
         self._wake = asyncio.Event()
+        self._claim_no = 1
+        self._unsure = False
 
     def wake(self) -> None:
         """There is room, or something was queued."""
@@ -73,7 +86,11 @@ class Dispatcher:
         room = min(AT_ONCE, self._max_active - len(self._active))
         if room <= 0:
             return 0
-        claimed = await self._store.claim(self._epoch, room, PER_PROJECT)
+        claim = Claim(self._claim_no, self._unsure, room, PER_PROJECT)
+        self._unsure = True  # until the answer is here, runs may be ours without our knowing
+        claimed = await self._store.claim(self._epoch, claim)
+        self._unsure = False
+        self._claim_no += 1
         if claimed:
             plans = await self._plans.get({run.identity.version_id for run in claimed})
             for run in claimed:
@@ -88,10 +105,24 @@ class Dispatcher:
         entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
         begun = claimed.started_at_ms is not None
         machine, commands = Machine.recover(
-            plan, claimed.identity.run_id, entries, now_ms, surroundings=self._surroundings(claimed.identity), taken_over=begun
+            plan,
+            claimed.identity.run_id,
+            entries,
+            now_ms,
+            surroundings=self._surroundings(claimed.identity),
+            taken_over=begun,
         )
+        if machine.status != "running":
+            # Its end is in the journal, its row was not: nothing is left to do but to say so.
+            status = RunStatus[machine.status.upper()]
+            end = RunEnd(status, now_ms, machine.steps_finished)
+            write = RunWrite(
+                claimed.identity, False, len(claimed.chunks), None, status, claimed.started_at_ms or now_ms, end
+            )
+            self._flusher.write(PlainWrite(write))
+            return
         run = ActiveRun(claimed.identity, plan, machine, claimed.started_at_ms or now_ms)
-        run.stored = True
+        run.stored = run.known = True
         run.next_chunk = len(claimed.chunks)
         self._active.add(run)
         self._driver.begin(run, commands)

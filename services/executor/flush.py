@@ -100,6 +100,8 @@ class Flusher:
 
     def note(self, run: ActiveRun, *, urgent: bool) -> None:
         """The run has something to write."""
+        if run.dropped:
+            return
         if run not in self._dirty:
             self._dirty[run] = None
             run.noted_at = self._flush_no
@@ -122,9 +124,13 @@ class Flusher:
             self.note(run, urgent=True)
             await waiter
 
-    async def operate(self, run: ActiveRun, key: StoreKey, change: Callable[[bytes | None], tuple[bytes | None, Event]]) -> list[Command]:
+    async def operate(
+        self, run: ActiveRun, key: StoreKey, change: Callable[[bytes | None], tuple[bytes | None, Event]]
+    ) -> list[Command]:
         """Carry out a store operation inside the next flush, together with the journal that tells of it. Answer, when that is durable, what the
         machine asks for next."""
+        if not run.known:
+            await self.durable(run, 1)  # were the run a second delivery, its operation would count twice (I2)
         operation = StoreOperation(run, key, change, asyncio.get_running_loop().create_future())
         self._operations.append(operation)
         self.note(run, urgent=True)
@@ -246,7 +252,9 @@ class Flusher:
                         batch = self._apply(operations, seen, runs, plain)
                     elif dict(scope.values) != seen:
                         # The machines have gone on from values that are no longer there: only the journal knows the way back.
-                        raise Fenced("A stored value changed while a flush was tried again; starting over from the journal.")
+                        raise Fenced(
+                            "A stored value changed while a flush was tried again; starting over from the journal."
+                        )
                     return await scope.flush(batch)
             except PositionMoved:
                 self._give_up_positions()
@@ -257,7 +265,11 @@ class Flusher:
                     return duplicates
 
     def _apply(
-        self, operations: Sequence[StoreOperation], seen: dict[StoreKey, bytes], runs: list[ActiveRun], plain: Sequence[PlainWrite]
+        self,
+        operations: Sequence[StoreOperation],
+        seen: dict[StoreKey, bytes],
+        runs: list[ActiveRun],
+        plain: Sequence[PlainWrite],
     ) -> FlushBatch:
         values: dict[StoreKey, bytes | None] = {**seen}
         for operation in operations:
@@ -275,10 +287,13 @@ class Flusher:
         if duplicates:
             for run in runs:
                 if run.identity.run_id in duplicates:
+                    run.drop()
+                    self._dirty.pop(run, None)
                     self._rejected(run)
             runs = [run for run in runs if run.identity.run_id not in duplicates]
         for run in runs:
             run.durable = run.taken
+            run.known = True
             if run.waiters:
                 waiting, run.waiters = run.waiters, []
                 for after, waiter in waiting:
@@ -318,6 +333,17 @@ def _write(run: ActiveRun) -> RunWrite:
 
 def _poisoned(run: RunWrite, now_ms: int) -> RunWrite:
     """The write that ends a run whose own data the database refuses."""
-    error = RunError("", (), 0, "INTERNAL_ERROR", "The database refused what this run had to store. Its last steps are not in its journal.")
+    error = RunError(
+        "",
+        (),
+        0,
+        "INTERNAL_ERROR",
+        "The database refused what this run had to store. Its last steps are not in its journal.",
+    )
     end = RunEnd(RunStatus.INTERNAL_ERROR, now_ms, 0, msgspec.msgpack.encode(error))
-    return replace(run, status=RunStatus.INTERNAL_ERROR, chunk=encode_chunk([RunFinished("internal_error", error, now_ms)]), end=end)
+    return replace(
+        run,
+        status=RunStatus.INTERNAL_ERROR,
+        chunk=encode_chunk([RunFinished("internal_error", error, now_ms)]),
+        end=end,
+    )

@@ -61,9 +61,21 @@ class Incarnation:
         self._positions = Positions(TOPIC)
         self.flusher = Flusher(store, epoch, clock, self._positions, self._settled, self._rejected)
         self._driver = Driver(self.flusher, sandbox, actions, connections, clock)
-        self.dispatcher = Dispatcher(store, epoch, self.active, plans, self.flusher, self._driver, clock, surroundings, max_active)
+        self.dispatcher = Dispatcher(
+            store, epoch, self.active, plans, self.flusher, self._driver, clock, surroundings, max_active
+        )
         self.intake = Intake(
-            log_, store, self.active, plans, files, self.flusher, self._driver, self._positions, clock, surroundings, max_active
+            log_,
+            store,
+            self.active,
+            plans,
+            files,
+            self.flusher,
+            self._driver,
+            self._positions,
+            clock,
+            surroundings,
+            max_active,
         )
         self.recovery = Recovery(store, epoch, clock, self.dispatcher.wake)
 
@@ -78,13 +90,13 @@ class Incarnation:
                 loops.create_task(self.recovery.run())
         finally:
             for run in self.active.all():
-                run.stop()
+                run.drop()
 
     def _settled(self, runs: Sequence[ActiveRun]) -> None:
         """What these runs wrote is durable now: answers may leave (I5), runs that ended may go."""
         full = False
         for run in runs:
-            if run.answer is not None:
+            if run.answer is not None and run.answer.after <= run.durable:
                 answer, run.answer = run.answer, None
                 if run.identity.reply_to:
                     self._answer(run, answer)
@@ -98,5 +110,4 @@ class Incarnation:
 
     def _rejected(self, run: ActiveRun) -> None:
         """The run id was stored before (I2): this is a second delivery, and nothing of it may go on."""
-        run.stop()
         self.active.remove(run)

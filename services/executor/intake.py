@@ -13,12 +13,12 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
+from millrace.events.v1.events_pb2 import ExecutionBatch, ExecutionRequest
 
 from chassis.clock import Clock
 from chassis.errors import MillraceError, NotFound, Unavailable
 from chassis.ids import timestamp_ms
 from chassis.log.port import Log, LogConsumer, OutRecord, PositionLost, Record
-from millrace.events.v1.events_pb2 import ExecutionBatch, ExecutionRequest
 from services.executor.active import ActiveRun, ActiveRuns
 from services.executor.driver.driver import Driver
 from services.executor.engine.journal import RunStarted, encode_chunk
@@ -39,6 +39,7 @@ AT_ONCE = 200
 MAX_OPEN_RECORDS = 2_000
 """Records read and not yet stored, after which reading pauses until a flush."""
 AWAY_RETRY_S = 0.5
+STOPPED_RETRY_S = 10.0
 TRIM_S = 10.0
 """How often records that have become runs are forgotten, in seconds."""
 
@@ -87,12 +88,12 @@ class Intake:
         while True:
             try:
                 await self._read()
-            except Unavailable as error:
-                log.warning("intake_waits", reason=error.message)
+            except* Unavailable as errors:
+                log.warning("intake_waits", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(AWAY_RETRY_S)
-            except PositionLost as error:
-                log.error("intake_stopped", reason=error.message)  # noqa: TRY400 - the sentence says it all
-                await asyncio.sleep(10)
+            except* PositionLost as errors:
+                log.error("intake_stopped", reason=str(errors.exceptions[0]))
+                await asyncio.sleep(STOPPED_RETRY_S)
 
     async def _read(self) -> None:
         self._flusher.position_lost.clear()
@@ -101,7 +102,7 @@ class Intake:
             trimming = side.create_task(self._trim())
             try:
                 while not lost.done():
-                    reading = asyncio.ensure_future(consumer.batch(AT_ONCE))
+                    reading = side.create_task(consumer.batch(AT_ONCE))
                     await asyncio.wait({reading, lost}, return_when=asyncio.FIRST_COMPLETED)
                     if not reading.done():
                         reading.cancel()
@@ -114,9 +115,9 @@ class Intake:
 
     async def _starts(self, partitions: frozenset[int]) -> Mapping[int, int]:
         """Where reading begins: the stored position, or the beginning of a log that is new, or was made anew (I7)."""
-        epoch = await self._log.epoch(TOPIC)
-        bounds = await self._log.bounds(TOPIC)
         stored = await self._store.positions(TOPIC)
+        epoch = await self._log.epoch(TOPIC)  # after the positions, so that it cannot be older than theirs
+        bounds = await self._log.bounds(TOPIC)
         self._oldest_ms = await self._store.oldest_ms()
         starts: dict[int, int] = {}
         self._positions.drop()
@@ -145,7 +146,9 @@ class Intake:
 
     async def _bury(self, request: ExecutionRequest, reason: bytes) -> None:
         log.error("execution_buried", run_id=request.run_id.hex(), flow_id=request.flow_id, reason=reason.decode())
-        await self._log.publish(DEAD_LETTERS, [OutRecord(reason, ExecutionBatch(requests=[request]).SerializeToString())])
+        await self._log.publish(
+            DEAD_LETTERS, [OutRecord(reason, ExecutionBatch(requests=[request]).SerializeToString())]
+        )
 
     async def _payload(self, request: ExecutionRequest) -> bytes:
         """A payload that was too large for its record. Waits while files is away: that is no failure of a run."""

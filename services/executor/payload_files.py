@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from millrace.files.v1 import file_pb2 as pb
-from millrace.files.v1.file_pb2_grpc import FileServiceAsyncStub
+
+if TYPE_CHECKING:  # the generated module has this class for type checkers alone
+    from millrace.files.v1.file_pb2_grpc import FileServiceAsyncStub
 
 
 class FilesPayloads:

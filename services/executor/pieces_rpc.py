@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import grpc.aio
-
 from millrace.executor.v1 import piece_pb2 as pb
 from millrace.executor.v1.piece_pb2_grpc import PieceServiceServicer
+
 from services.executor.driver.actions import Actions
 from services.executor.sandbox import Sandbox, SourceKind
 
@@ -30,7 +30,9 @@ class PieceRpc(PieceServiceServicer):
         problems = await self._sandbox.check([(_KINDS[source.kind], source.text) for source in request.sources])
         return pb.CheckSourcesResponse(
             checks=[
-                pb.SourceCheck(message=problem.message, line=problem.line, column=problem.column) if problem else pb.SourceCheck()
+                pb.SourceCheck(message=problem.message, line=problem.line, column=problem.column)
+                if problem
+                else pb.SourceCheck()
                 for problem in problems
             ]
         )

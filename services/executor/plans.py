@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
+from millrace.flows.v1 import version_pb2 as pb
 
 from chassis.errors import DeadlineExceeded, Unavailable
 from flowlang.model import Flow
-from millrace.flows.v1 import version_pb2 as pb
-from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 from services.executor.engine.journal import AnyEntry, RunError, RunFinished, encode_chunk
 from services.executor.engine.plan import Plan
 from services.executor.store import RunEnd, RunIdentity, RunStatus, RunWrite
+
+if TYPE_CHECKING:  # the generated module has this class for type checkers alone
+    from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 KEPT = 2_000
 AT_ONCE = 200

@@ -14,10 +14,21 @@ from uuid import UUID
 import asyncpg
 
 from chassis.database import Database
-from services.executor.store import Beat, ClaimedRun, Fenced, FlushBatch, FlushRefused, Position, PositionMoved, RunIdentity, StoreKey
+from services.executor.store import (
+    Beat,
+    Claim,
+    ClaimedRun,
+    Fenced,
+    FlushBatch,
+    FlushRefused,
+    Position,
+    PositionMoved,
+    RunIdentity,
+    StoreKey,
+)
 
 FLUSH = "SELECT executor.flush_v1(" + ", ".join(f"${n}" for n in range(1, 34)) + ")"
-CLAIM = "SELECT * FROM executor.claim_v1($1, $2, $3)"
+CLAIM = "SELECT * FROM executor.claim_v1($1, $2, $3, $4, $5)"
 # Primary key of the journal; the runs were just claimed, so nobody else appends.
 CHUNKS = "SELECT run_id, entries FROM executor.journal WHERE run_id = ANY($1) ORDER BY run_id, chunk_no"
 BEGIN = "INSERT INTO executor.incarnation (name) VALUES ($1) RETURNING epoch"
@@ -153,11 +164,11 @@ class PostgresStore:
             raise Fenced(f"Incarnation {epoch} is not alive.")
         return row["flush_no"], {run_id.bytes for run_id in row["rejected"]}
 
-    async def claim(self, epoch: int, limit: int, per_project: int) -> list[ClaimedRun]:
+    async def claim(self, epoch: int, claim: Claim) -> list[ClaimedRun]:
         """See Store."""
         async with self._database.acquire() as connection:
             with _failures():
-                rows = await connection.fetch(CLAIM, epoch, limit, per_project)
+                rows = await connection.fetch(CLAIM, epoch, *claim)
             if not rows:
                 return []
             chunks: dict[UUID, list[bytes]] = {row["run_id"]: [] for row in rows}

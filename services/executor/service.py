@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
-from chassis.backings import open_database, open_topics
-from chassis.lifecycle import Chassis, Running
-from flowlang.model import Flow
 from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceStub
 from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_server
 from millrace.executor.v1.run_pb2_grpc import add_RunServiceServicer_to_server
 from millrace.files.v1.file_pb2_grpc import FileServiceStub
 from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
+
+from chassis.backings import open_database, open_topics
+from chassis.lifecycle import Chassis, Running
 from services.executor.answers import Answers
 from services.executor.driver.actions import Actions
 from services.executor.driver.connections import Connections
-from services.executor.driver.installed import PIECES
+from services.executor.driver.installed import INSTALLED
 from services.executor.egress import Egress
-from services.executor.engine.plan import Plan, compile_plan
 from services.executor.incarnation import Incarnation
 from services.executor.payload_files import FilesPayloads
 from services.executor.pieces_rpc import PieceRpc
@@ -41,7 +40,7 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
     egress = await chassis.open(Egress(settings.egress_allow, settings.public_url))
     sandbox = await chassis.open(Sandbox(settings.sandbox))
     answers = await chassis.open(Answers(chassis.channel_to))
-    actions = Actions(PIECES, egress)
+    actions = Actions(INSTALLED, egress)
     store = PostgresStore(database)
     progress = Progress()
     plans = Plans(VersionServiceStub(chassis.channel("flows")), _compiler(actions))

@@ -108,6 +108,15 @@ class ClaimedRun:
     chunks: list[bytes]
 
 
+class Claim(NamedTuple):
+    """One claim of an incarnation: its number, whether it is asked for again, and how much may be taken."""
+
+    number: int
+    again: bool
+    limit: int
+    per_project: int
+
+
 class Position(NamedTuple):
     """How far a partition of the log became runs."""
 
@@ -162,8 +171,11 @@ class Store(Protocol):
     async def last_flush(self, epoch: int) -> tuple[int, set[bytes]]:
         """The newest committed flush number of `epoch` and what that flush found stored already. Raises Fenced."""
 
-    async def claim(self, epoch: int, limit: int, per_project: int) -> list[ClaimedRun]:
-        """Take queued runs into the hands of `epoch`, fairly over projects. Raises Fenced."""
+    async def claim(self, epoch: int, claim: Claim) -> list[ClaimedRun]:
+        """Take queued runs into the hands of `epoch`, fairly over projects. Raises Fenced.
+
+        Unavailable leaves open whether runs were taken: ask with the same number and `again`.
+        """
 
     async def beats(self) -> list[Beat]:
         """All incarnations that are marked alive."""

@@ -74,10 +74,12 @@ class Actions:
     def __init__(self, pieces: Sequence[Piece], http: Http) -> None:
         self._pieces = {piece.name: piece for piece in pieces}
         self._http = http
-        self._catalogue = [msgspec.json.encode(describe(piece)) for _, piece in sorted(self._pieces.items())]
+        self._catalogue: list[bytes] = []
 
     def catalogue(self) -> list[bytes]:
         """One JSON object a piece, by name, as `millrace_sdk.describe` writes it."""
+        if not self._catalogue:
+            self._catalogue = [msgspec.json.encode(describe(piece)) for _, piece in sorted(self._pieces.items())]
         return self._catalogue
 
     def effect(self, piece: str, action: str, constant_input: Mapping[str, Json]) -> tuple[Effect, OnInterruption]:

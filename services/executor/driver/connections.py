@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
+from millrace.auth.v1 import connection_pb2 as pb
 
 from chassis.clock import Clock
 from chassis.errors import DeadlineExceeded, Unavailable
 from flowlang.expressions import SecretRef, SecretSlot
 from flowlang.model import Json
-from millrace.auth.v1 import connection_pb2 as pb
-from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceAsyncStub
 from services.executor.driver.masking import Masker
+
+if TYPE_CHECKING:  # the generated module has this class for type checkers alone
+    from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceAsyncStub
 
 CACHE_S = 5.0
 AWAY_RETRY_S = 0.5
@@ -57,7 +60,9 @@ class Connections:
             return _NONE
         names = {part.connection for slot in slots for part in slot.parts if isinstance(part, SecretRef)}
         now = self._clock.monotonic()
-        missing = [name for name in names if (known := self._cached.get((project_id, name))) is None or known.until < now]
+        missing = [
+            name for name in names if (known := self._cached.get((project_id, name))) is None or known.until < now
+        ]
         if missing:
             await self._fetch(project_id, missing)
         found = {name: cached for name in names if (cached := self._cached.get((project_id, name))) is not None}

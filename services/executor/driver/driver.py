@@ -14,10 +14,10 @@ from functools import partial
 
 import msgspec
 import structlog
+from millrace_sdk import ActionFailed, StoreOperation, apply_store_operation
 
 from chassis.clock import Clock
 from flowlang.expressions import Resolved, SecretSlot, fill_secrets
-from millrace_sdk import ActionFailed, StoreOperation, apply_store_operation
 from services.executor.active import ActiveRun
 from services.executor.driver.actions import ActionCall, Actions
 from services.executor.driver.connections import Connections, ResolvedSecrets
@@ -48,7 +48,9 @@ _decode = msgspec.json.decode
 class Driver:
     """Drives the active runs of one incarnation."""
 
-    def __init__(self, flusher: Flusher, sandbox: Sandbox, actions: Actions, connections: Connections, clock: Clock) -> None:
+    def __init__(
+        self, flusher: Flusher, sandbox: Sandbox, actions: Actions, connections: Connections, clock: Clock
+    ) -> None:
         self._flusher = flusher
         self._sandbox = sandbox
         self._actions = actions
@@ -76,7 +78,11 @@ class Driver:
             raise
         except Exception:  # a fault of ours must not leave the run hanging: it ends, named, with its stack in the log
             log.exception("run_broke", run_id=run.identity.run_id.hex(), flow_id=run.identity.flow_id)
-            self._end(run, RunStatus.INTERNAL_ERROR, RunError("", (), 0, "INTERNAL_ERROR", "Millrace failed while it worked on this run."))
+            self._end(
+                run,
+                RunStatus.INTERNAL_ERROR,
+                RunError("", (), 0, "INTERNAL_ERROR", "Millrace failed while it worked on this run."),
+            )
             self._flusher.note(run, urgent=True)
 
     def _noted(self, run: ActiveRun, command: Command) -> bool:
@@ -130,7 +136,8 @@ class Driver:
     async def _run_code(self, run: ActiveRun, command: RunCode) -> Event:
         identity = run.identity
         secrets = await self._secrets(run, command.secrets)
-        unit = run.plan.code_unit(command.step_id)
+        step = run.plan.code(command.step_id)
+        unit = CodeUnit(identity.version_id, step.id, step.language, step.source)
         try:
             result = await self._sandbox.run_code(
                 identity.project_id, unit, _filled(command.input, command.secrets, secrets), command.timeout_ms
@@ -178,7 +185,9 @@ class Driver:
         key = StoreKey(run.identity.project_id, scope, operation.key)
         return await self._flusher.operate(run, key, partial(self._changed, command, operation))
 
-    def _changed(self, command: RunAction, operation: StoreOperation, current: bytes | None) -> tuple[bytes | None, Event]:
+    def _changed(
+        self, command: RunAction, operation: StoreOperation, current: bytes | None
+    ) -> tuple[bytes | None, Event]:
         try:
             value, output = apply_store_operation(_decode(current) if current is not None else None, operation)
         except ActionFailed as failure:

@@ -1,11 +1,18 @@
 -- Takes up to `p_limit` queued runs for a living incarnation, oldest first in each project, projects in turn.
+-- `p_again`: the answer of this claim was lost; answer once more what it took, if it took anything.
 -- The share lock on the incarnation's row orders this claim and a take-over (I8). Error MR001 as in the flush.
-CREATE FUNCTION executor.claim_v1(p_epoch bigint, p_limit int, p_per_project int)
+CREATE FUNCTION executor.claim_v1(p_epoch bigint, p_claim_no bigint, p_again boolean, p_limit int, p_per_project int)
 RETURNS SETOF executor.run_live LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM executor.incarnation WHERE epoch = p_epoch AND alive FOR SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'incarnation % is not alive', p_epoch USING ERRCODE = 'MR001';
+    END IF;
+    IF p_again THEN
+        RETURN QUERY SELECT * FROM executor.run_live WHERE owner_epoch = p_epoch AND claim_no = p_claim_no;
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
     RETURN QUERY
     -- A loose index scan: one probe of run_live_queued for each project that waits, whatever the length of its queue.
@@ -25,7 +32,7 @@ BEGIN
          WHERE w.project_id IS NOT NULL
          LIMIT p_limit
     )
-    UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch FROM picked WHERE r.run_id = picked.run_id
+    UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch, claim_no = p_claim_no FROM picked WHERE r.run_id = picked.run_id
     RETURNING r.*;
 END
 $$;
@@ -40,7 +47,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    UPDATE executor.run_live SET status = 1, owner_epoch = NULL WHERE owner_epoch = p_epoch;
+    UPDATE executor.run_live SET status = 1, owner_epoch = NULL, claim_no = NULL WHERE owner_epoch = p_epoch;
     GET DIAGNOSTICS queued = ROW_COUNT;
     RETURN queued;
 END

@@ -33,6 +33,8 @@ CREATE TABLE executor.run_live (
     status      smallint NOT NULL,
     -- The incarnation that has it in hand; none while it is queued.
     owner_epoch bigint,
+    -- Which claim of that incarnation took it; a claim whose answer was lost is asked for again under its number.
+    claim_no    bigint,
     started_at  bigint
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
 -- For dispatch: the oldest queued runs of each project.

@@ -11,8 +11,12 @@ import msgspec
 from chassis.database import Database
 from services.executor.store import RunStatus
 
-_COLUMNS = "run_id, flow_id, version_id, trigger_id, status, started_at, {finished_at}, {error}, {steps}, test, project_id"
-_LIVE = _COLUMNS.format(finished_at="NULL::bigint AS finished_at", error="NULL::bytea AS error", steps="0 AS steps_finished")
+_COLUMNS = (
+    "run_id, flow_id, version_id, trigger_id, status, started_at, {finished_at}, {error}, {steps}, test, project_id"
+)
+_LIVE = _COLUMNS.format(
+    finished_at="NULL::bigint AS finished_at", error="NULL::bytea AS error", steps="0 AS steps_finished"
+)
 _ENDED = _COLUMNS.format(finished_at="finished_at", error="error", steps="steps_finished")
 
 # Index run_live_by_project and run_by_project (project_id, run_id DESC); with a flow, run_by_flow.
@@ -26,7 +30,9 @@ _ONE = f"""SELECT {_LIVE} FROM executor.run_live WHERE run_id = $1 UNION ALL SEL
 # Primary key of the journal.
 _JOURNAL = "SELECT entries FROM executor.journal WHERE run_id = $1 ORDER BY chunk_no LIMIT $2"
 # Primary key of the journal.
-_JOURNALS = """SELECT run_id, entries FROM executor.journal WHERE run_id = ANY($1) ORDER BY run_id, chunk_no LIMIT 20000"""
+_JOURNALS = (
+    """SELECT run_id, entries FROM executor.journal WHERE run_id = ANY($1) ORDER BY run_id, chunk_no LIMIT 20000"""
+)
 
 FIRST = UUID(int=2**128 - 1)
 """Newer than every run."""
