@@ -82,6 +82,11 @@ class PostgresLog:
         for topic in self._topics.values():
             await topic.gatherer.close()
 
+    @property
+    def database_url(self) -> str:
+        """Return which database the log is in: who writes there can append in its own transaction."""
+        return self._database.url
+
     async def publish(self, topic: str, records: Sequence[OutRecord]) -> None:
         """Append records; durable on return. Raises: Unavailable LOG_AWAY or LOG_BUSY; TooLarge."""
         known = self._topics.get(topic) or await self._known(topic)
