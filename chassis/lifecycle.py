@@ -35,6 +35,7 @@ from chassis.inprocess import InProcessChannel
 from chassis.metrics_http import MetricsHttp
 from chassis.server import RpcServer
 from chassis.settings import ServiceSettings
+from chassis.supervisor import EXIT_REFUSED, tell_ready
 from chassis.telemetry import Metrics, bind_service, configure_logging
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -42,9 +43,6 @@ T = TypeVar("T")
 AddServicer = Callable[[Never, grpc.aio.Server], None]
 """`add_XServicer_to_server` of generated code."""
 Loop = Callable[[], Awaitable[None]]
-
-_EXIT_REFUSED = 78
-"""EX_CONFIG of sysexits.h: starting again will not help."""
 
 _log = structlog.get_logger("chassis.lifecycle")
 
@@ -302,7 +300,7 @@ def run_services(services: Sequence[Service[S]]) -> None:
         uvloop.run(_run(services, settings[0].drain_s))
     except StartRefused as error:
         print(f"millrace: {error}", file=sys.stderr)
-        sys.exit(_EXIT_REFUSED)
+        sys.exit(EXIT_REFUSED)
     except Exception as error:  # noqa: BLE001  # the process ends with it, told once, with its stack
         _log.error("the process ends", exc_info=error)
         sys.exit(1)
@@ -323,6 +321,7 @@ async def _run(services: Sequence[Service[S]], drain_s: float) -> None:
     async with serving(services, stopping=stopping) as process:
         gc.collect()
         gc.freeze()  # what start-up made stays; a full collection need not walk it again
+        tell_ready()
         _log.info("started", services=[service.called for service in services])
         await process.wait()
         _log.info("stopping")

@@ -4,7 +4,8 @@ Decides: natural batching (a message carries what gathered while the last was be
 items and bytes, what happens to whom when a stream breaks, reconnecting with back-off.
 Leaves: the messages to functions given at construction; what an item means to the servicers.
 Holds: each call is answered once or raises; after a break nothing is sent again by itself (it may have taken effect).
-Measured (2 cores, Unix socket, 32 callers at once): see `bench/`; a message costs 0.26 ms, an item 0.02.
+Measured (2 cores, shared; 256-byte webhooks; CPU an item at the caller and at the server): over a Unix socket 0.03 and
+0.015 ms with 32 in flight, 0.16 and 0.13 with 2; in process 0.02 and 0.03 for both sides together.
 """
 
 import asyncio
