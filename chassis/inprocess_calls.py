@@ -168,7 +168,7 @@ class _Call(Generic[Req, Res], grpc.aio.Call):
         if self._status is not None:
             return
         self._status, self._details = status, details
-        self._closed(dropped=status in {StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED})
+        self._closed(dropped=status is StatusCode.CANCELLED or status is StatusCode.DEADLINE_EXCEEDED)
         if self._timer is not None:
             self._timer.cancel()
         _wake(self._initial)
