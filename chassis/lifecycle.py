@@ -91,6 +91,11 @@ class Chassis:
         return channel
 
 
+    def channel_to(self, service: str, address: str) -> grpc.aio.Channel:
+        """A channel to one replica of a service, by its address. Whoever asks closes it."""
+        return self._process.channel(service, service_caller(self.name), self.settings, address)
+
+
 @dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
     """One service to run: its `build`, its settings (the class, read from the environment, or an instance), its name.
@@ -158,13 +163,15 @@ class Process:
         """Returns when the process is to stop; if a loop failed, leaving `serving` raises it."""
         await self.stopping.wait()
 
-    def channel(self, service: str, caller: Caller, settings: ServiceSettings | None = None) -> ServiceChannel:
-        """A channel to a service on which `caller` calls. Whoever asks closes it."""
+    def channel(
+        self, service: str, caller: Caller, settings: ServiceSettings | None = None, address: str = ""
+    ) -> ServiceChannel:
+        """A channel to a service, or to its replica at `address`, on which `caller` calls. Whoever asks closes it."""
         settings = settings or self._settings
         if settings is None or self._signer is None:
             raise StartRefused("This process runs no service, hence has no settings to open a channel with.")
-        server = self._servers.get(service)
-        bare = InProcessChannel(server) if server else open_channel(settings.address_of(service), settings)
+        server = None if address else self._servers.get(service)
+        bare = InProcessChannel(server) if server else open_channel(address or settings.address_of(service), settings)
         return ServiceChannel(
             bare, service=service, caller=caller, signer=self._signer, call_timeout_s=settings.call_timeout_s
         )
