@@ -6,6 +6,8 @@ Leaves: each port to its own package. Domain code never asks which adapter it go
 
 from __future__ import annotations
 
+from chassis import cache
+from chassis.cache import Cache
 from chassis.database import Database
 from chassis.lifecycle import Chassis
 from chassis.log import Log, open_log
@@ -34,3 +36,8 @@ async def open_topics(chassis: Chassis, database: Database) -> Log:
     if not chassis.settings.kafka_bootstrap:
         await ensure_chassis(database.url)
     return await chassis.open(open_log(chassis.settings, database))
+
+
+async def open_cache(chassis: Chassis) -> Cache:
+    """The cache of this installation: in this process, or in Redis when one is set."""
+    return await chassis.open(cache.open_cache(chassis.settings))

@@ -1,97 +1,68 @@
 """Sends the answers of synchronous runs to the webhooks replica that holds the request, once they are durable (I5).
 
-Decides: one standing stream for each replica, opened when it is first needed and closed when it was not needed for a while; what gathered while
-the last message was in flight goes as the next. An answer that cannot be delivered is dropped: the replica asks for it (AwaitAnswers).
-Leaves: when an answer may go to incarnation.py.
+Decides: one standing stream for each replica, opened when it is first needed. An answer that cannot be delivered is
+lost here: the replica asks for it (AwaitAnswers).
+Leaves: when an answer may go to incarnation.py, gathering and reconnecting to chassis/streams.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import grpc.aio
-import structlog
 from millrace.webhooks.v1 import ingest_pb2 as pb
 from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub
 
-from chassis.errors import MillraceError
+from chassis.streams import BatchedSends
 from services.executor.active import ActiveRun
 from services.executor.engine.commands import Answer
 
-if TYPE_CHECKING:  # the generated module has this class for type checkers alone
-    from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+MAX_REPLICAS = 64
+"""Streams kept; replicas come and go under new addresses, and the one connected to first leaves first."""
 
-IDLE_S = 60.0
-"""After so long without an answer a stream is closed, in seconds."""
-MAX_WAITING = 10_000
-
-log = structlog.get_logger()
-
-
-class _Replica:
-    """The stream to one replica of webhooks."""
-
-    def __init__(self, stub: IngestServiceAsyncStub) -> None:
-        self._stub = stub
-        self._waiting: list[pb.RunAnswer] = []
-        self._wake = asyncio.Event()
-
-    def send(self, answer: pb.RunAnswer) -> None:
-        if len(self._waiting) < MAX_WAITING:
-            self._waiting.append(answer)
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Send until idle. What is lost with a broken stream is asked for by the replica."""
-        await self._stub.DeliverAnswers(self._messages(), timeout=None)
-
-    async def _messages(self) -> AsyncIterator[pb.DeliverAnswersRequest]:
-        while True:
-            if not self._waiting:
-                self._wake.clear()
-                try:
-                    async with asyncio.timeout(IDLE_S):
-                        await self._wake.wait()
-                except TimeoutError:
-                    return
-            answers, self._waiting = self._waiting, []
-            yield pb.DeliverAnswersRequest(answers=answers)
+Sends = BatchedSends[pb.RunAnswer, pb.DeliverAnswersRequest, pb.DeliverAnswersResponse]
 
 
 class Answers:
-    """Answers to all replicas. `channel` opens a channel to an address."""
+    """Answers to all replicas. `channel_to` opens a channel to an address, for the caller to close."""
 
-    def __init__(self, channel: Callable[[str], grpc.aio.Channel]) -> None:
-        self._channel = channel
-        self._replicas: dict[str, _Replica] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, channel_to: Callable[[str], grpc.aio.Channel]) -> None:
+        self._channel_to = channel_to
+        self._streams: dict[str, Sends] = {}
+        self._standing: dict[str, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Answers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        for task in self._standing.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._standing.values(), return_exceptions=True)
 
     def send(self, run: ActiveRun, answer: Answer) -> None:
         """Send the durable answer of a run to whoever holds its request."""
         address = run.identity.reply_to
-        replica = self._replicas.get(address)
-        if replica is None:
-            replica = self._replicas[address] = _Replica(IngestServiceStub(self._channel(address)))
-            task = asyncio.get_running_loop().create_task(self._serve(address, replica))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        stream = self._streams.get(address) or self._connect(address)
         headers = [pb.Header(name=name, value=value) for name, value in answer.headers.items()]
-        replica.send(pb.RunAnswer(run_id=run.identity.run_id, status=answer.status, headers=headers, body=answer.body))
+        stream.send(pb.RunAnswer(run_id=run.identity.run_id, status=answer.status, headers=headers, body=answer.body))
 
-    async def _serve(self, address: str, replica: _Replica) -> None:
-        try:
-            await replica.run()
-        except MillraceError as error:
-            log.warning("answers_undelivered", address=address, reason=error.message)
-        finally:
-            del self._replicas[address]
+    def _connect(self, address: str) -> Sends:
+        if len(self._streams) >= MAX_REPLICAS:
+            oldest = next(iter(self._streams))
+            del self._streams[oldest]
+            self._standing.pop(oldest).cancel()
+        channel = self._channel_to(address)
+        stream: Sends = BatchedSends(
+            IngestServiceStub(channel).DeliverAnswers,
+            lambda answers: pb.DeliverAnswersRequest(answers=answers),
+            name=f"answers to {address}",
+        )
+        self._streams[address] = stream
+        self._standing[address] = asyncio.get_running_loop().create_task(_stand(stream, channel))
+        return stream
+
+
+async def _stand(stream: Sends, channel: grpc.aio.Channel) -> None:
+    async with channel, stream:
+        await asyncio.Event().wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceStub
 from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_server
@@ -10,20 +11,22 @@ from millrace.executor.v1.run_pb2_grpc import add_RunServiceServicer_to_server
 from millrace.files.v1.file_pb2_grpc import FileServiceStub
 from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
 
-from chassis.backings import open_database, open_topics
+from chassis.backings import open_cache, open_database, open_topics
 from chassis.lifecycle import Chassis, Running
+from flowlang.model import Flow
 from services.executor.answers import Answers
 from services.executor.driver.actions import Actions
 from services.executor.driver.connections import Connections
 from services.executor.driver.installed import INSTALLED
-from services.executor.egress import Egress
+from services.executor.egress import Egress, EgressSettings
+from services.executor.engine.plan import Plan, compile_plan
 from services.executor.incarnation import Incarnation
 from services.executor.payload_files import FilesPayloads
-from services.executor.pieces_rpc import PieceRpc
 from services.executor.plans import Plans
 from services.executor.postgres_store import PostgresStore
+from services.executor.rpc.pieces import PieceRpc
+from services.executor.rpc.runs import RunRpc
 from services.executor.runs.progress import Progress
-from services.executor.runs.rpc import RunRpc
 from services.executor.runs.run_store import RunStore
 from services.executor.runs.runs import Runs
 from services.executor.sandbox import Sandbox
@@ -37,14 +40,15 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
     """Open the database, the log, the way out and the jails, and begin an incarnation."""
     database = await open_database(chassis)
     log = await open_topics(chassis, database)
-    egress = await chassis.open(Egress(settings.egress_allow, settings.public_url))
+    cache = await open_cache(chassis)
+    egress = await chassis.open(Egress(EgressSettings(allow=settings.egress_allow, public_url=settings.public_url)))
     sandbox = await chassis.open(Sandbox(settings.sandbox))
-    answers = await chassis.open(Answers(chassis.channel_to))
-    actions = Actions(INSTALLED, egress)
+    answers = await chassis.open(Answers(partial(chassis.channel_to, "webhooks")))
     store = PostgresStore(database)
-    progress = Progress()
-    plans = Plans(VersionServiceStub(chassis.channel("flows")), _compiler(actions))
     await store.prepare_partitions(settings.weeks_ahead)
+    actions = Actions(INSTALLED, egress)
+    progress = Progress(cache, chassis.clock)
+    plans = Plans(VersionServiceStub(chassis.channel("flows")), partial(_compile, actions))
     incarnation = Incarnation(
         epoch=await store.begin_incarnation(settings.executor_name, sole=settings.sole_executor),
         store=store,
@@ -60,17 +64,22 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
         surroundings=surroundings_at(settings.public_url),
         max_active=settings.max_active_runs,
     )
-    runs = Runs(RunStore(database), plans)
-
-    async def prepare_partitions() -> None:
-        while True:
-            await asyncio.sleep(PARTITIONS_S)
-            await store.prepare_partitions(settings.weeks_ahead)
-
+    runs = Runs(RunStore(database), plans, chassis.clock)
     return Running(
         servicers=[
             (add_RunServiceServicer_to_server, RunRpc(runs, progress)),
             (add_PieceServiceServicer_to_server, PieceRpc(actions, sandbox)),
         ],
-        loops=[incarnation.run, prepare_partitions],
+        loops=[incarnation.run, progress.run, partial(_prepare_partitions, store, settings.weeks_ahead)],
     )
+
+
+def _compile(actions: Actions, flow: Flow, version_id: str) -> Plan:
+    return compile_plan(flow, version_id, lambda step: actions.effect(step.piece, step.action, step.input))
+
+
+async def _prepare_partitions(store: PostgresStore, weeks_ahead: int) -> None:
+    """Keep the partitions of the coming weeks ready; an installation may run for months."""
+    while True:
+        await asyncio.sleep(PARTITIONS_S)
+        await store.prepare_partitions(weeks_ahead)

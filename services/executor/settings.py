@@ -7,6 +7,7 @@ import socket
 from pydantic import Field
 
 from chassis.settings import ServiceSettings
+from services.executor.sandbox.settings import SandboxSettings
 
 
 class ExecutorSettings(ServiceSettings):
@@ -24,3 +25,5 @@ class ExecutorSettings(ServiceSettings):
     """Private addresses that flows may call, as `host:port` or `10.0.0.0/8` or `10.0.0.0/8:443`; JSON."""
     weeks_ahead: int = Field(default=4, ge=1, le=52)
     """Weekly partitions kept ready."""
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
+    """Limits of jails; `MILLRACE_SANDBOX__MAX_JAILS=8` and so on."""

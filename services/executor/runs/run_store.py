@@ -94,4 +94,5 @@ class RunStore:
 
 
 def _row(row: Any) -> RunRow:
-    return RunRow(*row[:4], RunStatus(row[4]), *row[5:])
+    values = tuple(row)
+    return RunRow(*values[:4], RunStatus(values[4]), *values[5:])  # type: ignore[call-arg]  # as _COLUMNS has them

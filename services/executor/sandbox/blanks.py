@@ -61,7 +61,7 @@ class Blanks:
         """A finding at the place where a node begins."""
         start = self._text.rfind(b"\n", 0, node.start_byte) + 1
         before = self._text[start : node.start_byte].decode("utf-8", "replace")
-        return Problem(message, node.start_point[0] + 1, len(before.encode("utf-16-le")) // 2 + 1)
+        return Problem(message, node.start_point[0] + 1, sum(2 if char > "\uffff" else 1 for char in before) + 1)
 
     def slice(self, start: int, end: int) -> bytes:
         """The author's bytes."""
@@ -71,9 +71,10 @@ class Blanks:
         """The text with all edits."""
         parts: list[str] = []
         position = 0
-        for start, end, by in sorted(self._edits, key=lambda edit: (edit[0], edit[1])):
-            if start < position:
+        for begin, end, by in sorted(self._edits, key=lambda edit: (edit[0], edit[1])):
+            if end < position or (end == position and begin < end):
                 continue  # inside something that is gone already
+            start = max(begin, position)
             parts.append(self._decoded(position, start))
             parts.append(_spaces(self._decoded(start, end)) if by is None else by)
             position = end

@@ -32,17 +32,17 @@ class Refused(Exception):  # noqa: N818 - an answer to the executor
 def main() -> None:
     """Becomes a jail and serves until the executor closes the pipe."""
     try:
-        page, engine = enter()
+        page, engine, max_output = enter()
     except Refused as refusal:
         _write_all(1, wire.frame(0, wire.REFUSED, str(refusal).encode()))
         sys.exit(wire.EXIT_REFUSED)
     try:
-        Server(page, engine).serve()
+        Server(page, engine, max_output).serve()
     except MemoryError:
         os._exit(wire.EXIT_MEMORY)
 
 
-def enter() -> tuple[memoryview, Engine]:
+def enter() -> tuple[memoryview, Engine, int]:
     """From a fresh process to one behind walls: reads the set-up, loads and warms V8, raises the walls, reports."""
     length, _, _ = wire.HEADER.unpack(_read_exactly(wire.HEADER.size))
     setup = json.loads(_read_exactly(length))
@@ -63,7 +63,7 @@ def enter() -> tuple[memoryview, Engine]:
     gc.freeze()
     report = _raise_walls(setup, status, abi)
     _write_all(walls.ANSWERS_FD, wire.frame(0, wire.READY, json.dumps(report).encode()))
-    return page, engine
+    return page, engine, setup["limits"][0]
 
 
 def _raise_walls(setup: dict[str, object], status: int, abi: int) -> list[str]:
@@ -91,9 +91,10 @@ def _raise_walls(setup: dict[str, object], status: int, abi: int) -> list[str]:
 class Server:
     """Takes requests off the pipe, many in a read, and gives answers back, many in a write."""
 
-    def __init__(self, page: memoryview, engine: Engine) -> None:
+    def __init__(self, page: memoryview, engine: Engine, max_output_bytes: int) -> None:
         self._page = page
         self._engine = engine
+        self._max_output_bytes = max_output_bytes
         self._answers: list[bytes] = []
         self._gathered_bytes = 0
         self._gathering_since = 0.0
@@ -148,7 +149,19 @@ class Server:
         else:
             sources = [(kind, text) for kind, text in json.loads(body)]
             answer = chr(wire.CHECKED) + json.dumps(self._engine.check(sources))
-        self._answer(number, answer.encode("utf-8", "surrogatepass"))
+        encoded = answer.encode("utf-8", "surrogatepass")
+        if len(encoded) > self._max_output_bytes:
+            encoded = self._measured(encoded)
+        self._answer(number, encoded)
+
+    def _measured(self, answer: bytes) -> bytes:
+        """V8 counted characters; the limit is in bytes, and the console does not count."""
+        console, _, output = answer.partition(b"\n") if answer[0] == wire.VALUE_WITH_CONSOLE else (b"", b"", answer[1:])
+        if len(output) <= self._max_output_bytes:
+            return answer
+        lines = json.loads(console[1:]) if console else []
+        message = f"The value is larger than the {self._max_output_bytes} bytes allowed"
+        return b"i" + json.dumps({"message": message, "console": lines}).encode()
 
     def _answer(self, number: int, answer: bytes) -> None:
         self._answers.append(wire.HEADER.pack(len(answer) - 1, number, answer[0]))

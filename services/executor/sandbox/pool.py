@@ -77,7 +77,7 @@ class Sandbox:
         self._loop = asyncio.get_running_loop()
         self._folder = tempfile.mkdtemp(prefix="millrace-jail-")
         program = await asyncio.to_thread(filter_program)
-        icu_file = await asyncio.to_thread(_lay_out_icu, self._folder)
+        icu_file = await asyncio.to_thread(lay_out_icu, self._folder)
         self._ground = JailGround(self._settings, program, self._folder, icu_file)
         self._keep_spare()
         return self
@@ -141,6 +141,10 @@ class Sandbox:
         body = msgspec.json.encode([list(source) for source in sources])
         call = Call(project_id, wire.CHECK, None, body, _CHECK_LIMIT_S, self._loop.create_future())
         return problems(cast(bytes, await self._outcome(call)))
+
+    def jails_of(self, project_id: str) -> tuple[int, ...]:
+        """The process ids of the jails that serve a project now."""
+        return tuple(jail.pid for jail in self._leases.get(project_id, ()))
 
     async def _outcome(self, call: Call) -> object:
         self._submit(call)
@@ -391,7 +395,7 @@ class Sandbox:
             self._idle_handle = self._loop.call_later(_IDLE_KEPT_S, self._drop_idle)
 
 
-def _lay_out_icu(folder: str) -> str:
+def lay_out_icu(folder: str) -> str:
     """V8's language and time zone data, under the names that its library looks for. Gives the file they all lead to."""
     spec = find_spec("_STPyV8")
     if spec is None or spec.origin is None:

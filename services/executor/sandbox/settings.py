@@ -22,7 +22,7 @@ class SandboxSettings:
     """Jails that serve projects at the same time; the warm spare comes on top. Each holds about 45 MB."""
 
     heap_mib: int = 128
-    """V8's own heap in one jail."""
+    """V8's own heap of lasting objects in one jail; young ones take up to 48 MiB beside it."""
 
     memory_mib: int = 256
     """All data of one jail beyond what it holds when idle: heap, strings and array buffers together."""

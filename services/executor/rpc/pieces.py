@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import grpc.aio
 from millrace.executor.v1 import piece_pb2 as pb
 from millrace.executor.v1.piece_pb2_grpc import PieceServiceServicer
@@ -9,7 +11,7 @@ from millrace.executor.v1.piece_pb2_grpc import PieceServiceServicer
 from services.executor.driver.actions import Actions
 from services.executor.sandbox import Sandbox, SourceKind
 
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _KINDS: dict[int, SourceKind] = {
     pb.SOURCE_KIND_EXPRESSION: "expression",
     pb.SOURCE_KIND_JAVASCRIPT: "javascript",

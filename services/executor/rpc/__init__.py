@@ -1,0 +1,1 @@
+"""The servicers of the executor: message in, one domain call, message out."""

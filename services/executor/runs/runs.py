@@ -1,0 +1,110 @@
+"""Reads runs for people: lists, one run with its steps, and the answers that a webhook replica missed.
+
+Decides: what of a journal is shown, and how many steps at most.
+Leaves: telling a journal step by step to engine/view.py, statements to run_store.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from chassis.clock import Clock
+from chassis.documents import unpack
+from chassis.errors import Invalid, NotFound
+from chassis.pages import page_size, page_token, read_page_token
+from services.executor.engine.commands import Answer
+from services.executor.engine.journal import decode_chunk
+from services.executor.engine.machine import Machine
+from services.executor.engine.view import StepView, describe, trigger_document
+from services.executor.plans import Plans
+from services.executor.runs.run_store import RunRow, RunStore
+from services.executor.store import RunStatus
+
+MAX_STEPS = 10_000
+LOOK_S = 0.2
+"""How often AwaitAnswers looks, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """A run with its steps."""
+
+    run: RunRow
+    trigger_output: bytes
+    steps: Sequence[StepView]
+    truncated: bool
+
+
+class Runs:
+    """The runs of all projects."""
+
+    def __init__(self, store: RunStore, plans: Plans, clock: Clock) -> None:
+        self._store = store
+        self._plans = plans
+        self._clock = clock
+
+    async def page(
+        self, project_id: str, *, asked: int, token: str, flow_id: str, statuses: Sequence[int]
+    ) -> tuple[list[RunRow], str]:
+        """A page of a project's runs, newest first, and the token of the next.
+
+        Raises: Invalid PAGE_TOKEN_INVALID, REQUEST_INVALID.
+        """
+        limit = page_size(asked)
+        bound_to = ("runs", project_id, flow_id, *sorted(statuses))
+        before = read_page_token(token, *bound_to)
+        if flow_id:
+            _check_id(flow_id, "flow_id")
+        rows = await self._store.page(project_id, before=before, limit=limit + 1, flow_id=flow_id, statuses=statuses)
+        following = page_token(rows[limit - 1].run_id, *bound_to) if len(rows) > limit else ""
+        return rows[:limit], following
+
+    async def get(self, project_id: str, run_id: UUID) -> RunDetail:
+        """One run of a project. Raises: NotFound."""
+        row = await self._store.get(run_id)
+        if row is None or str(row.project_id) != project_id:
+            raise NotFound("RUN_NOT_FOUND", f"There is no run {run_id} in this project.")
+        entries = [entry for chunk in await self._store.chunks(run_id) for entry in decode_chunk(chunk)]
+        steps = describe(entries)
+        packed = trigger_document(entries)
+        return RunDetail(row, unpack(packed) if packed else b"", steps[:MAX_STEPS], len(steps) > MAX_STEPS)
+
+    async def answers(self, run_ids: Sequence[bytes], timeout_ms: int) -> Mapping[bytes, Answer]:
+        """The durable answers of these runs, waiting for the first of them; those without one by then are left out."""
+        deadline = self._clock.monotonic() + timeout_ms / 1000
+        wanted = [UUID(bytes=run_id) for run_id in run_ids]
+        while True:
+            found = await self._answers(wanted)
+            left = deadline - self._clock.monotonic()
+            if found or left <= 0:
+                return found
+            await asyncio.sleep(min(LOOK_S, left))
+
+    async def _answers(self, run_ids: Sequence[UUID]) -> dict[bytes, Answer]:
+        rows = {run_id: row for run_id in run_ids if (row := await self._store.get(run_id)) is not None}
+        plans = await self._plans.get({str(row.version_id) for row in rows.values()})
+        journals = await self._store.chunks_of(list(rows))
+        found: dict[bytes, Answer] = {}
+        for run_id, row in rows.items():
+            plan = plans.get(str(row.version_id))
+            if plan is None:
+                continue
+            entries = [entry for chunk in journals.get(run_id, ()) for entry in decode_chunk(chunk)]
+            # Nothing of this machine is carried out: it only tells what the journal says was answered.
+            machine, _ = Machine.recover(plan, run_id.bytes, entries, self._clock.now_ms(), taken_over=False)
+            if machine.answer is not None and (row.status.ended or machine.status == "running"):
+                found[run_id.bytes] = machine.answer
+        return found
+
+
+def _check_id(text: str, field: str) -> None:
+    try:
+        UUID(text)
+    except ValueError:
+        raise Invalid("REQUEST_INVALID", f"`{field}` must be an id (a UUID).") from None
+
+
+__all__ = ["RunDetail", "RunStatus", "Runs"]
