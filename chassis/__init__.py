@@ -1,1 +1,1 @@
-
+"""What every process stands on; nothing about workflows."""

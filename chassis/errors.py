@@ -14,6 +14,8 @@ from typing import ClassVar, TypeAlias
 import msgspec
 from grpc import StatusCode
 
+from chassis.refusal import StartRefused as StartRefused
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 ERROR_METADATA_KEY = "millrace-error-bin"
@@ -29,10 +31,6 @@ class Fault:
     field: str = ""
     message: str = ""
     reason: str = ""
-
-
-class StartRefused(Exception):
-    """The process cannot start as it is configured. The message is a sentence for the operator, who needs no stack."""
 
 
 class MillraceError(Exception):

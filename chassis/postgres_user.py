@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from chassis.errors import StartRefused
+from chassis.refusal import StartRefused
 
 SYSTEM_USER = "millrace-db"
 

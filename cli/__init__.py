@@ -1,1 +1,1 @@
-
+"""The `millrace` command: up, services, backups, and the API from a terminal."""

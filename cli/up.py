@@ -1,22 +1,24 @@
 """What runs in embedded mode, in which process. Read this first to know what `millrace up` starts.
 
-Decides: two Python processes. *executor* runs alone, because one interpreter cannot drive 2,000 runs a second and answer
-quickly; *edge* holds everything else, whose services meet inside the process. PostgreSQL and the supervisor stand beside
-them, the jails below the executor.
+Decides: two Python processes. *executor* runs alone, because one interpreter cannot drive 2,000 runs a second and
+answer quickly; *edge* holds everything else, whose services meet inside the process. PostgreSQL and the supervisor
+stand beside them, the jails below the executor.
 Leaves: starting, watching and stopping them to `supervise`; what a service opens to its `service.py`.
 Nothing heavy is imported before it is needed: the supervisor imports this file, too, and must stay small.
 
     python -m cli.up                 # the supervisor, as `millrace up`
-    python -m cli.up edge            # one of its processes; waits on stdin until PostgreSQL is ready
+    python -m cli.up edge            # one of its processes; waits at the gate until PostgreSQL is ready
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cli.gate import GATE_VARIABLE, wait_for
 
 if TYPE_CHECKING:
     from chassis.lifecycle import Service
@@ -35,8 +37,8 @@ def edge() -> list[Service[Any]]:
     return [_service(name) for name in ("auth", "flows", "webhooks", "files", "gateway")]
 
 
-PROCESSES: Mapping[str, Callable[[], list[Service[Any]]]] = {"executor": executor, "edge": edge}
-"""Process → what runs in it. They are started together and stopped from the last to the first."""
+PROCESSES: Mapping[str, Callable[[], list[Service[Any]]]] = {"edge": edge, "executor": executor}
+"""Process → what runs in it. They are started together and stopped in this order."""
 
 
 def _service(name: str) -> Service[Any]:
@@ -85,21 +87,12 @@ def run_alone(name: str) -> None:
 
 
 def run_process(name: str) -> None:
-    """Runs one of `PROCESSES` below a supervisor: imports, waits for its word, then serves and dies with it."""
+    """Runs one of `PROCESSES` below the supervisor: imports first, waits for the gate, then serves."""
     services = PROCESSES[name]()
-    if not sys.stdin.readline():
-        sys.exit(0)  # the supervisor gave up before PostgreSQL was ready
-    threading.Thread(target=_die_with_supervisor, name="supervisor-watch", daemon=True).start()
+    wait_for(Path(os.environ[GATE_VARIABLE]))
     from chassis.lifecycle import run_services
 
     run_services(services)
-
-
-def _die_with_supervisor() -> None:
-    """Ends this process at once when the other end of stdin is gone, as after `kill -9` of the supervisor."""
-    while sys.stdin.readline():
-        pass
-    os._exit(1)
 
 
 def main() -> None:
