@@ -203,9 +203,14 @@ def mapped() -> Iterator[None]:
         if "closed" in str(error) or "closing" in str(error) or "released" in str(error):
             raise _away(error) from error
         raise
+    except asyncpg.InternalClientError as error:
+        # The server's last words were read, its hanging up not yet: the connection takes no statement any more.
+        if "cannot switch to state" in str(error):
+            raise _away(error) from error
+        raise
     except DBAPIError as error:
         cause = error.orig.__cause__ if error.orig is not None else None
-        lost = error.connection_invalidated or isinstance(cause, _AWAY)
+        lost = error.connection_invalidated or isinstance(cause, (*_AWAY, asyncpg.InternalClientError))
         if lost or (isinstance(error, InterfaceError | OperationalError) and "clos" in str(error.orig)):
             raise _away(cause or error) from error
         raise

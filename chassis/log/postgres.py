@@ -3,7 +3,8 @@
 Decides: one statement a batch, one batch in flight a topic; a record's partition from its key.
 Leaves: reading to `postgres_consumer` and `postgres_hub`; offsets to the functions of `schema`; connections to
 `database`.
-Measured: about 0.5 ms a publish alone, 30,000 records/s of 600 bytes with 128 publishers (2 cores, durable).
+Measured: 0.5 ms a publish alone; 33,000 records/s of 600 bytes from 512 publishers, 8 µs of our CPU a record; reading 3 µs a
+record (2 cores, durable).
 """
 
 import asyncio

@@ -115,16 +115,25 @@ def test_a_second_owner_of_a_folder_is_refused(folder: Path) -> None:
         first.stop()
 
 
-def test_a_folder_of_a_newer_major_version_is_refused_untouched(folder: Path) -> None:
-    (folder / "data" / "PG_VERSION").write_text("19\n")
+@pytest.fixture
+def foreign() -> Iterator[Path]:
+    """A folder that looks like one of another PostgreSQL."""
+    home = Path(tempfile.mkdtemp(prefix="mr-pgt-"))
+    (home / "p" / "data").mkdir(parents=True)
+    yield home / "p"
+    shutil.rmtree(home)
+
+
+def test_a_folder_of_a_newer_major_version_is_refused_untouched(foreign: Path) -> None:
+    (foreign / "data" / "PG_VERSION").write_text("19\n")
     with pytest.raises(StartRefused, match=r"was made by PostgreSQL 19, this Millrace brings 18.*newer Millrace"):
-        EmbeddedPostgres(folder).start()
+        EmbeddedPostgres(foreign).start()
 
 
-def test_a_folder_of_an_older_major_version_names_the_way_over_a_backup(folder: Path) -> None:
-    (folder / "data" / "PG_VERSION").write_text("16\n")
+def test_a_folder_of_an_older_major_version_names_the_way_over_a_backup(foreign: Path) -> None:
+    (foreign / "data" / "PG_VERSION").write_text("16\n")
     with pytest.raises(StartRefused, match=r"made by PostgreSQL 16.*Back it up"):
-        EmbeddedPostgres(folder).start()
+        EmbeddedPostgres(foreign).start()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
