@@ -15,6 +15,8 @@ from chassis.identity import Caller
 PUBLIC = options_pb2.PERMISSION_PUBLIC
 INTERNAL = options_pb2.PERMISSION_INTERNAL
 SELF = options_pb2.PERMISSION_SELF
+OF_NO_PROJECT = frozenset({options_pb2.PERMISSION_PIECE_READ})
+"""What belongs to the installation and not to a project: services read it, too."""
 
 EXEMPT_SERVICES = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
 
@@ -48,6 +50,8 @@ def admit(caller: Caller, needed: int) -> None:
     if needed == INTERNAL:
         if caller.kind != "service":
             raise Denied("SERVICES_ONLY", "Only services of this installation may make this call.")
+        return
+    if caller.kind == "service" and needed in OF_NO_PROJECT:
         return
     if caller.kind == "anonymous":
         raise Unauthenticated("SIGN_IN_FIRST", "This call needs a signed-in caller. Sign in and send the access token.")

@@ -17,6 +17,7 @@ from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub
 from chassis.streams import BatchedSends
 from services.executor.active import ActiveRun
 from services.executor.engine.commands import Answer
+from services.executor.http_answer import http_answer
 
 MAX_REPLICAS = 64
 """Streams kept; replicas come and go under new addresses, and the one connected to first leaves first."""
@@ -44,8 +45,9 @@ class Answers:
         """Send the durable answer of a run to whoever holds its request."""
         address = run.identity.reply_to
         stream = self._streams.get(address) or self._connect(address)
-        headers = [pb.Header(name=name, value=value) for name, value in answer.headers.items()]
-        stream.send(pb.RunAnswer(run_id=run.identity.run_id, status=answer.status, headers=headers, body=answer.body))
+        status, headers, body = http_answer(answer)
+        pairs = [pb.Header(name=name, value=value) for name, value in headers.items()]
+        stream.send(pb.RunAnswer(run_id=run.identity.run_id, status=status, headers=pairs, body=body))
 
     def _connect(self, address: str) -> Sends:
         if len(self._streams) >= MAX_REPLICAS:

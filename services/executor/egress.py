@@ -211,7 +211,9 @@ class Egress:
     def _open_socket(self, info: AddrInfo) -> socket.socket:
         family, kind, protocol, _, target = info
         address, port = str(target[0]), int(target[1])
-        if not self._gate.opens_address(address, port) and (address, port) not in self._opened:
+        # A name's addresses were remembered by the resolver; Millrace's own may be an address itself, never resolved.
+        opened = (address, port) in self._opened or self._gate.opens_name(address, port)
+        if not opened and not self._gate.opens_address(address, port):
             raise AddressRefused(f"{address} is not a public address")
         return socket.socket(family, kind, protocol)
 

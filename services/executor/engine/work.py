@@ -190,7 +190,6 @@ def _emit_failed(
     )
     if work.begun:
         run.urgent = True
-    work.begun = False
     work.written = work.written or bool(work.input)
 
 

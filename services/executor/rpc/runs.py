@@ -11,6 +11,8 @@ from millrace.executor.v1 import run_pb2 as pb
 from millrace.executor.v1.run_pb2_grpc import RunServiceServicer
 
 from chassis.identity import require_project
+from services.executor.engine.commands import Answer
+from services.executor.http_answer import http_answer
 from services.executor.runs.messages import run_message, step_message
 from services.executor.runs.progress import Progress
 from services.executor.runs.runs import Runs
@@ -49,14 +51,11 @@ class RunRpc(RunServiceServicer):
 
     async def AwaitAnswers(self, request: pb.AwaitAnswersRequest, context: Context) -> pb.AwaitAnswersResponse:
         found = await self._runs.answers(request.run_ids, request.timeout_ms)
-        return pb.AwaitAnswersResponse(
-            answers=[
-                pb.FoundAnswer(
-                    run_id=run_id,
-                    status=answer.status,
-                    headers=[text for pair in answer.headers.items() for text in pair],
-                    body=answer.body,
-                )
-                for run_id, answer in found.items()
-            ]
-        )
+        return pb.AwaitAnswersResponse(answers=[_found(run_id, answer) for run_id, answer in found.items()])
+
+
+def _found(run_id: bytes, answer: Answer) -> pb.FoundAnswer:
+    status, headers, body = http_answer(answer)
+    return pb.FoundAnswer(
+        run_id=run_id, status=status, headers=[text for pair in headers.items() for text in pair], body=body
+    )

@@ -10,12 +10,14 @@ Everything is loaded before the walls stand; afterwards not even an import would
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import mmap
 import os
 import sys
 import time
+from typing import NoReturn
 
 from services.executor.sandbox import walls, wire
 from services.executor.sandbox.engine import Engine, ExpressionSet, Unit
@@ -34,12 +36,17 @@ def main() -> None:
     try:
         page, engine, max_output = enter()
     except Refused as refusal:
-        _write_all(1, wire.frame(0, wire.REFUSED, str(refusal).encode()))
-        sys.exit(wire.EXIT_REFUSED)
+        refuse(refusal)
     try:
         Server(page, engine, max_output).serve()
     except MemoryError:
         os._exit(wire.EXIT_MEMORY)
+
+
+def refuse(refusal: Refused) -> NoReturn:
+    """Tells the executor why not, and ends."""
+    _write_all(walls.ANSWERS_FD, wire.frame(0, wire.REFUSED, str(refusal).encode()))
+    sys.exit(wire.EXIT_REFUSED)
 
 
 def enter() -> tuple[memoryview, Engine, int]:
@@ -47,10 +54,11 @@ def enter() -> tuple[memoryview, Engine, int]:
     length, _, _ = wire.HEADER.unpack(_read_exactly(wire.HEADER.size))
     setup = json.loads(_read_exactly(length))
     walls.die_with_parent(setup["parent"])
-    page = memoryview(mmap.mmap(setup["page_fd"], wire.PAGE_BYTES)).cast("Q")
-    os.close(setup["page_fd"])
+    page_fd = fcntl.fcntl(setup["page_fd"], fcntl.F_DUPFD, 10)  # out of the way of the answers' number
     os.dup2(1, walls.ANSWERS_FD)
     os.dup2(2, 1)  # whatever prints goes nowhere and cannot forge an answer
+    page = memoryview(mmap.mmap(page_fd, wire.PAGE_BYTES)).cast("Q")
+    os.closerange(walls.ANSWERS_FD + 1, 1024)  # the mapping stays
     status = os.open("/proc/self/status", os.O_RDONLY)
 
     # The first, wider ring stands before V8 starts its thread, which inherits it. V8 looks for its time zone and
