@@ -33,7 +33,7 @@ from services.webhooks.verify import verify
 
 SYNC = pb.INGEST_MODE_SYNC
 SIMULATE = pb.INGEST_MODE_SIMULATE
-_ASIDE_AT_MOST = 500
+_ASIDE_AT_MOST = 4000
 
 Slow = Callable[[pb.InboundWebhook, Reply], Awaitable[None]]
 """The rest of taking one webhook, to be awaited."""
