@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from services.executor.engine.commands import RunAction, RunCode, Sleep
-from services.executor.engine.events import ActionFinished, Event, StepFailedEvent, TimedOut, Woken
+from services.executor.engine.commands import Evaluate, RunAction, RunCode, Sleep
+from services.executor.engine.events import (
+    ActionFinished,
+    CodeFinished,
+    Evaluated,
+    Event,
+    StepFailedEvent,
+    TimedOut,
+    Woken,
+)
 from services.executor.engine.journal import AnyEntry, StepInterrupted
 from services.executor.engine.machine import Machine
 from services.executor.engine.plan import Plan
@@ -21,8 +29,8 @@ CODE: dict[str, Any] = {"id": "sum", "kind": "code", "source": "-", "retry": RET
 class Case:
     """A machine with all entries it ever made."""
 
-    def __init__(self, step: dict[str, Any]) -> None:
-        self.plan: Plan = plan_of([step])
+    def __init__(self, *steps: dict[str, Any]) -> None:
+        self.plan: Plan = plan_of(steps)
         self.machine, commands = Machine.start(self.plan, RUN_ID, "hook", PAYLOAD, 1_000)
         self.commands: list[Any] = list(commands)
         self.entries: list[AnyEntry] = self.machine.take_entries()
@@ -139,6 +147,9 @@ def test_the_key_stays_over_an_interruption_and_changes_after_the_failure_that_f
     assert again.key == first != second.key
     third = case.crash(20_000)
     assert (third.key, third.attempt) == (second.key, second.attempt)
+    sleep = case.tell(StepFailedEvent(third.ref, "X", "x", True, 20_100))
+    fourth = case.tell(Woken(sleep.ref, sleep.until_ms))
+    assert fourth.key not in {first, second.key}
 
 
 @pytest.mark.parametrize("step", [PAY, CODE, {**PAY, "action": "read"}, {**CODE, "input": {"x": "{{trigger.n + ''}}"}}])
@@ -160,6 +171,28 @@ def test_take_overs_are_counted_by_position() -> None:
     call = case.crash(18_000)
     case.tell(ActionFinished(call.ref, b"1", 18_001))
     assert case.machine.status == "succeeded"
+
+
+def test_take_overs_at_a_router_do_not_count_for_the_step_after_it() -> None:
+    way = {"id": "way", "kind": "router", "branches": [{"name": "a", "when": [[{"expression": "trigger.n + ''"}]]}]}
+    case = Case(way, CODE)
+    case.crash(9_000)
+    evaluate = case.crash(18_000)
+    case.tell(Evaluated(evaluate.ref, b'["7"]', 18_001))
+    call = case.crash(27_000)
+    assert (call.step_id, case.machine.status) == ("sum", "running")
+
+
+def test_take_overs_while_a_value_is_collected_do_not_run_the_iteration_again() -> None:
+    case = Case({"id": "each", "kind": "loop", "items": [1], "steps": [CODE], "collect": "{{each.index + ''}}"})
+    evaluate = case.tell(CodeFinished(case.commands[0].ref, b"1", b"", 1_010))
+    for now_ms in (9_000, 18_000):
+        evaluate = case.crash(now_ms)
+        assert isinstance(evaluate, Evaluate)
+        assert (evaluate.ref.step_id, evaluate.ref.indices) == ("each", (0,))
+    case.tell(Evaluated(evaluate.ref, b'["0"]', 18_001))
+    assert case.machine.answer is not None
+    assert case.machine.answer.body == b'{"count":1,"failed":0,"items":["0"]}'
 
 
 def test_a_pending_retry_is_restored_and_counts_as_a_take_over_only_when_it_was_due() -> None:
