@@ -5,6 +5,8 @@ and that the pool mends itself once the server is back; that nothing of a sessio
 Leaves: statements to the stores; sessions (LISTEN, advisory locks) to `connect_directly`, which bypasses a pooler.
 Holds: a connection goes back without a reset query (one round trip saved a use), so no code may SET, LISTEN or lock per
 session on a pooled connection. An unfinished transaction is rolled back all the same.
+One way to the database, asyncpg: importing SQLAlchemy beside it took a third of every start and 20 MiB a process; only
+migrations do, when there is something to do.
 """
 
 import asyncio
@@ -13,14 +15,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from chassis.errors import Unavailable
 
@@ -54,8 +51,6 @@ _AWAY = (
     asyncpg.ReadOnlySQLTransactionError,  # a standby after a fail-over: the next connection finds the primary
     asyncpg.exceptions.ConnectionDoesNotExistError,
     TimeoutError,
-    PoolTimeoutError,
-    DisconnectionError,
 )
 
 
@@ -64,7 +59,6 @@ class _Shared:
     """The pools of one server in one event loop, and how many use them."""
 
     pool: Pool
-    engine: AsyncEngine
     users: int = 1
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -100,8 +94,7 @@ class Database:
                 found = pools[key]
                 found.users += 1
             else:
-                engine = _engine(self.url, self._size, self._statement_cache)
-                found = pools[key] = _Shared(pool, engine)
+                found = pools[key] = _Shared(pool)
         else:
             found.users += 1
         self._open = found
@@ -116,7 +109,6 @@ class Database:
         mine.users -= 1
         if mine.users == 0:
             _shared[asyncio.get_running_loop()].pop((self.url, self._statement_cache), None)
-            await mine.engine.dispose()
             try:
                 await asyncio.wait_for(mine.pool.close(), _CONNECT_TIMEOUT_S)
             except TimeoutError:
@@ -124,7 +116,7 @@ class Database:
 
     @property
     def pool(self) -> Pool:
-        """Return the asyncpg pool, for hot paths; `acquire`, `fetch` … below map its errors."""
+        """Return the asyncpg pool; `acquire`, `fetch` … below map its errors."""
         if self._open is None:
             raise RuntimeError("The database is used before it was opened or after it was closed.")
         return self._open.pool
@@ -167,29 +159,6 @@ class Database:
         async with self.acquire() as connection:
             await connection.executemany(query, rows)
 
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a SQLAlchemy connection in a transaction: committed at the end, rolled back when the body raises.
-
-        Raises: Unavailable DATABASE_AWAY; when the commit itself is cut off, whether it took effect is unknown.
-        """
-        with mapped():
-            async with self._engine.begin() as connection:
-                yield connection
-
-    @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a SQLAlchemy connection for reading; what it wrote is not kept."""
-        with mapped():
-            async with self._engine.connect() as connection:
-                yield connection
-
-    @property
-    def _engine(self) -> AsyncEngine:
-        if self._open is None:
-            raise RuntimeError("The database is used before it was opened or after it was closed.")
-        return self._open.engine
-
 
 @contextlib.contextmanager
 def mapped() -> Iterator[None]:
@@ -208,12 +177,6 @@ def mapped() -> Iterator[None]:
         if "cannot switch to state" in str(error):
             raise _away(error) from error
         raise
-    except DBAPIError as error:
-        cause = error.orig.__cause__ if error.orig is not None else None
-        lost = error.connection_invalidated or isinstance(cause, (*_AWAY, asyncpg.InternalClientError))
-        if lost or (isinstance(error, InterfaceError | OperationalError) and "clos" in str(error.orig)):
-            raise _away(cause or error) from error
-        raise
 
 
 async def connect_directly(url: str) -> Connection:
@@ -223,14 +186,6 @@ async def connect_directly(url: str) -> Connection:
     """
     with mapped():
         return await asyncpg.connect(url, timeout=_CONNECT_TIMEOUT_S, server_settings={"application_name": "millrace"})
-
-
-def sqlalchemy_of(connection: AsyncConnection) -> Any:
-    """Return the asyncpg connection under a SQLAlchemy one, to run a raw statement in its transaction."""
-    raw = connection.sync_connection
-    if raw is None:
-        raise RuntimeError("The connection is used outside its context.")
-    return raw.connection.driver_connection
 
 
 def _away(error: BaseException) -> Unavailable:
@@ -265,35 +220,3 @@ async def _open_pool(url: str, size: int, statement_cache: bool) -> Pool:
 
 async def _no_reset(connection: object) -> None:
     """Send nothing: asyncpg itself has rolled back an open transaction before it asks for this."""
-
-
-def _engine(url: str, size: int, statement_cache: bool) -> AsyncEngine:
-    async def connect() -> Connection:
-        return await asyncpg.connect(
-            url,
-            timeout=_CONNECT_TIMEOUT_S,
-            command_timeout=_STATEMENT_TIMEOUT_S,
-            statement_cache_size=0,  # SQLAlchemy keeps the statements; two caches would prepare each twice
-            server_settings={"application_name": "millrace"},
-        )
-
-    arguments: dict[str, object] = {"prepared_statement_cache_size": _STATEMENTS_KEPT if statement_cache else 0}
-    if not statement_cache:
-        arguments["prepared_statement_name_func"] = lambda: f"m_{uuid4().hex}"
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        connect_args=arguments,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=_ACQUIRE_TIMEOUT_S,
-        pool_use_lifo=True,
-    )
-
-    @event.listens_for(engine.sync_engine, "checkout")
-    def refuse_closed(dbapi: Any, _record: object, _proxy: object) -> None:
-        # A look at the socket's state spares a ping's round trip: what the server closed is replaced unseen.
-        if dbapi.driver_connection.is_closed():
-            raise DisconnectionError("the server closed the connection")
-
-    return engine

@@ -4,30 +4,21 @@ Decides: one runner for all services: a schema and a `schema_version` row each, 
 `services/<service>/migrations/versions/`, applied in order in one transaction under an advisory lock, all or none.
 Leaves: what the files do to the services (`from alembic import op`, plain SQL in `op.execute`, any number of
 statements; a colon before a letter is written `\\:`).
-Alembic is imported only when there is something to do (0.3 s and 25 MiB spared).
+Running them to `migration_runner`, imported only when there is something to do.
 Holds: data of a newer version is never touched: the start is refused with a sentence.
 """
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import event, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.sql.elements import TextClause
-from sqlalchemy.util import await_only
 
 from chassis.database import connect_directly, mapped
 from chassis.errors import StartRefused
 from chassis.log import schema as log_schema
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection as SyncConnection
-    from sqlalchemy.ext.asyncio import AsyncConnection
-
     from chassis.database import Connection
 
 VERSION_TABLE = "schema_version"
@@ -60,12 +51,12 @@ async def migrate(database_url: str, service: str, versions: Path | None = None)
         await connection.close()
     if not _outdated(service, found, revisions):
         return
-    async with _locked(database_url) as locked:
-        raw = await locked.get_raw_connection()
-        found = await _current(raw.driver_connection, service)
+    from chassis import migration_runner as runner  # SQLAlchemy and Alembic come with it
+
+    async with runner.locked(database_url, _LOCK) as transaction:
+        found = await _current(await runner.driver_connection(transaction), service)
         if _outdated(service, found, revisions):  # nobody was faster
-            await locked.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{service}"'))
-            await locked.run_sync(_upgrade, service, folder)
+            await runner.upgrade(transaction, service, folder)
             _log.info("migrated", service=service, before=found, now=revisions[-1])
 
 
@@ -133,50 +124,3 @@ async def _current(connection: Any, schema: str) -> str | None:
 async def _log_version(connection: "Connection") -> int:
     there = await connection.fetchval("SELECT to_regclass('log.schema_version') IS NOT NULL")
     return int(await connection.fetchval("SELECT max(version_num) FROM log.schema_version") or 0) if there else 0
-
-
-@asynccontextmanager
-async def _locked(database_url: str) -> "AsyncIterator[AsyncConnection]":
-    """Lend a connection of its own in a transaction that holds the lock until its end."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect_directly(database_url), poolclass=pool.NullPool
-    )
-    event.listen(engine.sync_engine, "do_execute", _run_script)
-    event.listen(engine.sync_engine, "do_execute_no_params", _run_script)
-    try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            yield connection
-    finally:
-        await engine.dispose()
-
-
-def _run_script(cursor: Any, statement: str, *rest: Any) -> bool:
-    """Send text without parameters as it stands: several statements are then allowed, which a prepared one refuses."""
-    context = rest[-1]
-    written = getattr(context, "compiled", None)
-    if written is None or not isinstance(written.statement, TextClause) or (len(rest) > 1 and rest[0]):
-        return False
-    await_only(cursor._adapt_connection.driver_connection.execute(statement))
-    return True
-
-
-def _upgrade(connection: "SyncConnection", service: str, folder: Path) -> None:
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
-
-    script = ScriptDirectory(str(folder), version_locations=[str(folder)])
-
-    def steps(revision: Any, _context: Any) -> Any:
-        return script._upgrade_revs("head", revision)
-
-    with EnvironmentContext(Config(), script, fn=steps) as environment:
-        environment.configure(
-            connection=connection,
-            target_metadata=None,
-            version_table=VERSION_TABLE,
-            version_table_schema=service,
-            transaction_per_migration=False,
-        )
-        environment.run_migrations()

@@ -14,9 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from chassis.database import Database, sqlalchemy_of
+from chassis.database import Database
 from chassis.errors import Unavailable
 from chassis.log import Log, OutRecord
 from chassis.log.port import check_sizes
@@ -87,9 +86,8 @@ class Outbox:
             await log.append_in(connection, topic, records)
             return
         check_sizes(topic, records)
-        raw = sqlalchemy_of(connection) if isinstance(connection, AsyncConnection) else connection
         keys, values = [record.key for record in records], [record.value for record in records]
-        await raw.execute(_ADD.format(schema=self._schema), topic, keys, values)
+        await connection.execute(_ADD.format(schema=self._schema), topic, keys, values)
         self._added.set()
 
     async def relay(self) -> None:

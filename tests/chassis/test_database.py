@@ -4,44 +4,33 @@ import asyncio
 
 import asyncpg
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
 
-from chassis.database import Database, connect_directly, sqlalchemy_of
+from chassis.database import Database, connect_directly
 from chassis.errors import Unavailable
 from tests.backings.postgres import PostgresBacking
 
 
-async def _answer(database: Database, way: str) -> int:
-    if way == "asyncpg":
-        return int(await database.fetchval("SELECT 41 + 1"))
-    async with database.begin() as connection:
-        return int((await connection.execute(text("SELECT 41 + 1"))).scalar_one())
-
-
-@pytest.mark.parametrize("way", ["asyncpg", "sqlalchemy"])
 async def test_a_killed_server_is_unavailable_and_then_answers_again(
-    postgres: PostgresBacking, database: Database, way: str
+    postgres: PostgresBacking, database: Database
 ) -> None:
-    assert await _answer(database, way) == 42
+    assert await database.fetchval("SELECT 41 + 1") == 42
     await asyncio.to_thread(postgres.kill)
     await asyncio.sleep(0.1)
     with pytest.raises(Unavailable) as raised:
-        await _answer(database, way)
+        await database.fetchval("SELECT 41 + 1")
     assert raised.value.reason == "DATABASE_AWAY"
     assert raised.value.retry_after_s
     await asyncio.to_thread(postgres.start)
-    assert await _answer(database, way) == 42
+    assert await database.fetchval("SELECT 41 + 1") == 42
 
 
-@pytest.mark.parametrize("way", ["asyncpg", "sqlalchemy"])
 async def test_a_connection_the_server_closed_meanwhile_is_replaced_unseen(
-    postgres: PostgresBacking, database: Database, way: str
+    postgres: PostgresBacking, database: Database
 ) -> None:
-    assert await _answer(database, way) == 42
+    assert await database.fetchval("SELECT 41 + 1") == 42
     await asyncio.to_thread(postgres.stop)
     await asyncio.to_thread(postgres.start)
-    assert await _answer(database, way) == 42
+    assert await database.fetchval("SELECT 41 + 1") == 42
 
 
 async def test_a_server_that_is_not_there_is_said_when_opening(postgres: PostgresBacking) -> None:
@@ -56,31 +45,16 @@ async def test_a_wrong_statement_stays_the_drivers_error(database: Database) -> 
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await database.fetchval("SELEC 1")
     await database.execute("CREATE TABLE one (id int PRIMARY KEY)")
-    with pytest.raises(IntegrityError):
-        async with database.begin() as connection:
-            await connection.execute(text("INSERT INTO one VALUES (1), (1)"))
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO one VALUES (1), (1)")
 
 
 async def test_a_transaction_is_all_or_nothing(database: Database) -> None:
     await database.execute("CREATE TABLE one (id int PRIMARY KEY)")
     with pytest.raises(RuntimeError):
-        async with database.begin() as connection:
-            await connection.execute(text("INSERT INTO one VALUES (1)"))
-            raise RuntimeError
-    with pytest.raises(RuntimeError):
-        async with database.transaction() as raw:
-            await raw.execute("INSERT INTO one VALUES (2)")
-            raise RuntimeError
-    async with database.connect() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM one"))).scalar_one() == 0
-
-
-async def test_a_raw_statement_runs_in_the_transaction_of_its_sqlalchemy_connection(database: Database) -> None:
-    await database.execute("CREATE TABLE one (id int PRIMARY KEY)")
-    with pytest.raises(RuntimeError):
-        async with database.begin() as connection:
-            await connection.execute(text("SELECT 1"))
-            await sqlalchemy_of(connection).execute("INSERT INTO one VALUES (1)")
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO one VALUES (1)")
             raise RuntimeError
     assert await database.fetchval("SELECT count(*) FROM one") == 0
 
@@ -96,7 +70,5 @@ async def test_without_a_statement_cache_no_named_statement_stays_on_the_server(
     async with Database(database_url, pool_size=1, statement_cache=False) as database:
         for n in range(3):
             assert await database.fetchval("SELECT $1::int", n) == n
-            async with database.begin() as connection:
-                await connection.execute(text("SELECT CAST(:n AS int)"), {"n": n})
         async with database.acquire() as raw:
             assert await raw.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") <= 1

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping
 
 import asyncpg
 import pytest
-from sqlalchemy import text
 
 from chassis.database import Database
 from chassis.log import EARLIEST, OutRecord
@@ -57,12 +56,12 @@ async def test_a_writer_that_rolls_back_leaves_no_gap(log: PostgresLog, database
 async def test_a_fact_and_its_record_are_one_commit(log: PostgresLog, database: Database) -> None:
     await database.execute("CREATE TABLE fact (id int)")
     with pytest.raises(RuntimeError):
-        async with database.begin() as connection:
-            await connection.execute(text("INSERT INTO fact VALUES (1)"))
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO fact VALUES (1)")
             await log.append_in(connection, "t", [OutRecord(b"k", b"1")])
             raise RuntimeError
-    async with database.begin() as connection:
-        await connection.execute(text("INSERT INTO fact VALUES (2)"))
+    async with database.transaction() as connection:
+        await connection.execute("INSERT INTO fact VALUES (2)")
         await log.append_in(connection, "t", [OutRecord(b"k", b"2")])
     async with log.consumer("t", None, from_earliest) as consumer:
         assert [r.value for r in await consumer.batch(10)] == [b"2"]

@@ -84,15 +84,17 @@ async def test_a_misnamed_file_is_refused(database: Database, versions: Path) ->
         await migrate(database.url, "sample", versions)
 
 
-async def test_with_nothing_to_do_alembic_is_not_even_imported(database: Database, versions: Path) -> None:
+async def test_with_nothing_to_do_alembic_and_sqlalchemy_are_not_even_imported(
+    database: Database, versions: Path
+) -> None:
     await migrate(database.url, "sample", versions)
     asks = (
         "import asyncio, sys, pathlib; from chassis.migrations import migrate;"
         f"asyncio.run(migrate({database.url!r}, 'sample', pathlib.Path({str(versions)!r})));"
-        "print('alembic' in sys.modules)"
+        "print('alembic' in sys.modules, 'sqlalchemy' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", asks], check=True, capture_output=True, text=True)
-    assert said.stdout.split() == ["False"]
+    assert said.stdout.split() == ["False", "False"]
 
 
 async def test_the_tables_of_the_log_are_made_once_whoever_comes_first(database: Database) -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from sqlalchemy import text
 
 from chassis.database import Database
 from chassis.errors import TooLarge
@@ -62,8 +61,8 @@ async def test_a_record_is_told_if_its_transaction_committed_and_never_if_not(da
     await database.execute("CREATE TABLE fact (id int)")
     async with Outbox(database, log, "sample") as outbox, relaying(outbox):
         with pytest.raises(RuntimeError):
-            async with database.begin() as connection:
-                await connection.execute(text("INSERT INTO fact VALUES (1)"))
+            async with database.transaction() as connection:
+                await connection.execute("INSERT INTO fact VALUES (1)")
                 await outbox.add(connection, "facts", b"k", b"1")
                 raise RuntimeError
         async with database.transaction() as raw:
