@@ -1,6 +1,7 @@
 """Opens what a service stands on, as its settings name it: database, log, cache, blobs.
 
-Decides: which adapter runs (architecture.md, Two backings), and that the schema is brought up to date before anything reads it.
+Decides: which adapter runs (architecture.md, Two backings), and that the schema is brought up to date before anything
+reads it.
 Leaves: each port to its own package. Domain code never asks which adapter it got.
 """
 
@@ -25,7 +26,10 @@ def database_url(settings: ServiceSettings) -> str:
 
 
 async def open_database(chassis: Chassis) -> Database:
-    """The service's own schema, migrated. Raises StartRefused for data of a newer version; Unavailable DATABASE_AWAY."""
+    """The service's own schema, migrated.
+
+    Raises StartRefused for data of a newer version; Unavailable DATABASE_AWAY.
+    """
     url = database_url(chassis.settings)
     await migrate(url, chassis.name)
     return await chassis.open(Database(url, chassis.name))

@@ -1,7 +1,9 @@
 """Page tokens of keyset lists: where the next page begins, bound to the list it belongs to.
 
-Decides: that a token of one list (another project, another filter) is refused on any other, and that a page costs the same wherever it lies.
-Leaves: the statement to the store; every list is sorted by id, newest first or oldest first, so the last id says it all.
+Decides: that a token of one list (another project, another filter) is refused on any other, and that a page costs the
+same wherever it lies.
+Leaves: the statement to the store; every list is sorted by id, newest first or oldest first, so the last id says it
+all.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def read_page_token(token: str, *bound_to: object) -> UUID | None:
     if len(raw) != 24 or raw[16:] != _mark(bound_to):
         raise Invalid(
             "PAGE_TOKEN_INVALID",
-            "The page token does not belong to this list. Take `next_page_token` from an answer with the same filters, or leave it out.",
+            "The page token does not belong to this list. Take `next_page_token` from an answer with the same filters, "
+            "or leave it out.",
         )
     return UUID(bytes=raw[:16])
 

@@ -1,10 +1,11 @@
 """Group commit: when what the runs did becomes durable, and who waits for it.
 
-Decides: a flush is what gathered while the last was in flight; one statement a flush, one flush in flight. It goes at once when somebody waits
-(a barrier, an answer, an end, the outcome of an effect); what nobody waits for goes along one flush later, or after LAZY_S alone, so that a
-run which begins and ends between two flushes is one insert.
+Decides: a flush is what gathered while the last was in flight; one statement a flush, one flush in flight. It goes at
+once when somebody waits (a barrier, an answer, an end, the outcome of an effect); what nobody waits for goes along
+one flush later, or after LAZY_S alone, so that a run which begins and ends between two flushes is one insert.
 Leaves: what an entry means to engine/; the statement to postgres_store.py; recovery from the journal to dispatch.py.
-Holds: I2 (positions move with the runs), I3 (a run's flushes commit in order, each a causally closed prefix), I4 (`durable` is the barrier),
+Holds: I2 (positions move with the runs), I3 (a run's flushes commit in order, each a causally closed prefix), I4
+(`durable` is the barrier),
 I8 (no living incarnation, no flush).
 """
 
@@ -43,7 +44,9 @@ BEAT_S = 0.5
 MAX_RUNS = 1_000
 """Most runs in one flush; the others are in the next."""
 LEASE_S = 2.0
-"""No effect begins when the last flush is older than this, in seconds (execution.md, No wall clocks between machines)."""
+"""No effect begins when the last flush is older than this, in seconds (execution.md, No wall clocks between
+machines).
+"""
 RETRY_S = 0.2
 """Pause before a flush is tried again when the database is away, in seconds."""
 
@@ -52,7 +55,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class StoreOperation:
-    """A step of the store piece that waits for the next flush. `change`: the value now → (the value then, the event for the machine)."""
+    """A step of the store piece that waits for the next flush.
+
+    `change`: the value now → (the value then, the event for the machine).
+    """
 
     run: ActiveRun
     key: StoreKey
@@ -70,7 +76,10 @@ class PlainWrite:
 
 
 class Flusher:
-    """The flush of one incarnation. `settled` is called with the runs of each committed flush, `rejected` with those that were duplicates."""
+    """The flush of one incarnation.
+
+    `settled` is called with the runs of each committed flush, `rejected` with those that were duplicates.
+    """
 
     def __init__(
         self,
@@ -117,7 +126,9 @@ class Flusher:
         self._wake.set()
 
     async def durable(self, run: ActiveRun, after: int) -> None:
-        """Return when the first `after` journal entries of `run` are committed and this incarnation's lease is fresh (I4, I8)."""
+        """Return when the first `after` journal entries of `run` are committed and this incarnation's lease is fresh
+        (I4, I8).
+        """
         while run.durable < after or self._clock.monotonic() - self._last_flush > LEASE_S:
             waiter = asyncio.get_running_loop().create_future()
             run.waiters.append((after, waiter))
@@ -127,7 +138,8 @@ class Flusher:
     async def operate(
         self, run: ActiveRun, key: StoreKey, change: Callable[[bytes | None], tuple[bytes | None, Event]]
     ) -> list[Command]:
-        """Carry out a store operation inside the next flush, together with the journal that tells of it. Answer, when that is durable, what the
+        """Carry out a store operation inside the next flush, together with the journal that tells of it. Answer, when
+        that is durable, what the
         machine asks for next."""
         if not run.known:
             await self.durable(run, 1)  # were the run a second delivery, its operation would count twice (I2)
@@ -141,7 +153,10 @@ class Flusher:
         await asyncio.shield(self._flushed)
 
     async def run(self) -> None:
-        """Flush until cancelled. Raises Fenced when this incarnation was taken over: everything in its hands must be dropped."""
+        """Flush until cancelled.
+
+        Raises Fenced when this incarnation was taken over: everything in its hands must be dropped.
+        """
         while True:
             try:
                 async with asyncio.timeout(BEAT_S):
@@ -176,7 +191,10 @@ class Flusher:
                 operation.done.set_result(operation.commands)
 
     def _gather(self) -> list[ActiveRun]:
-        """The runs of this flush: those that somebody waits for, and those that were dirty before the last flush or have waited LAZY_S."""
+        """The runs of this flush.
+
+        Those that somebody waits for, and those that were dirty before the last flush or have waited LAZY_S.
+        """
         self._flush_no += 1
         lazy_too = not any(run.urgent for run in self._dirty) and not self._plain
         chosen = [run for run in self._dirty if run.urgent or lazy_too or run.noted_at < self._flush_no - 1]
@@ -197,7 +215,10 @@ class Flusher:
         return FlushBatch(self._epoch, self._flush_no, self._positions.moves(), writes)
 
     async def _commit(self, batch: FlushBatch) -> set[bytes]:
-        """Commit, whatever it takes: again when the database is away, without positions when they are lost, in halves when it is refused."""
+        """Commit, whatever it takes.
+
+        Again when the database is away, without positions when they are lost, in halves when it is refused.
+        """
         while True:
             try:
                 return await self._store.flush(batch)
@@ -212,7 +233,10 @@ class Flusher:
                     return duplicates
 
     async def _settle_lost_commit(self, flush_no: int) -> set[bytes] | None:
-        """After a commit whose answer was lost: what it answered if it was committed, None if it was not (never write again blindly)."""
+        """After a commit whose answer was lost.
+
+        What it answered if it was committed, None if it was not (never write again blindly).
+        """
         while True:
             await asyncio.sleep(RETRY_S)
             try:
@@ -251,7 +275,8 @@ class Flusher:
                         seen = dict(scope.values)
                         batch = self._apply(operations, seen, runs, plain)
                     elif dict(scope.values) != seen:
-                        # The machines have gone on from values that are no longer there: only the journal knows the way back.
+                        # The machines have gone on from values that are no longer there: only the journal knows the
+                        # way back.
                         raise Fenced(
                             "A stored value changed while a flush was tried again; starting over from the journal."
                         )

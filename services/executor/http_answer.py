@@ -1,6 +1,7 @@
 """What a flow answered, as HTTP: the one place that turns its JSON document into a body.
 
-Decides: JSON unless the flow names another content type; with another one, a text goes out as it is, not as a JSON string.
+Decides: JSON unless the flow names another content type; with another one, a text goes out as it is, not as a JSON
+string.
 Leaves: which headers a flow may set to webhooks, which sends them.
 """
 

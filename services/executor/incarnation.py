@@ -1,7 +1,8 @@
 """One life of an executor: an epoch, the runs in its hands, and the loops that work on them.
 
 Decides: how intake, flush, dispatch and recovery hang together, and what happens once a flush has committed.
-Leaves: each of those to its own module. When this incarnation is fenced, the process ends: a fresh one under a new epoch has nothing to unlearn.
+Leaves: each of those to its own module. When this incarnation is fenced, the process ends: a fresh one under a new
+epoch has nothing to unlearn.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Decides: where reading begins, what happens to a record, when reading pauses. Always drains: a slow run blocks nothing.
 Leaves: storing rows and positions to flush.py (they commit together), the bytes of the log to chassis/log.
-Holds: I2, with positions.py and flush_v1.sql: a record below the position is never read; at or above it the run id decides.
+Holds: I2, with positions.py and flush_v1.sql: a record below the position is never read; at or above it the run id
+decides.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class Intake:
         self._oldest_ms = 0
 
     async def run(self) -> None:
-        """Read until cancelled. A log or a database that is away is waited for; an impossible position stops intake, loudly."""
+        """Read until cancelled.
+
+        A log or a database that is away is waited for; an impossible position stops intake, loudly.
+        """
         while True:
             try:
                 await self._read()
@@ -92,7 +96,7 @@ class Intake:
                 log.warning("intake_waits", reason=str(errors.exceptions[0]))
                 await asyncio.sleep(AWAY_RETRY_S)
             except* PositionLost as errors:
-                log.error("intake_stopped", reason=str(errors.exceptions[0]))
+                log.error("intake_stopped", reason=str(errors.exceptions[0]))  # noqa: TRY400 - the sentence says it all
                 await asyncio.sleep(STOPPED_RETRY_S)
 
     async def _read(self) -> None:

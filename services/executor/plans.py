@@ -40,7 +40,10 @@ class Plans:
         self._plans: OrderedDict[str, Plan] = OrderedDict()
 
     async def get(self, version_ids: Iterable[str]) -> Mapping[str, Plan]:
-        """The plans of these versions; one that does not exist, or cannot be compiled, is left out. Waits while flows is away."""
+        """The plans of these versions.
+
+        One that does not exist, or cannot be compiled, is left out. Waits while flows is away.
+        """
         wanted = set(version_ids)
         missing = [version_id for version_id in wanted if version_id not in self._plans]
         for start in range(0, len(missing), AT_ONCE):
@@ -65,11 +68,14 @@ class Plans:
             try:
                 self._plans[version.id] = self._compile(msgspec.json.decode(version.document, type=Flow), version.id)
             except (msgspec.DecodeError, ValueError) as error:
-                log.error("version_not_runnable", version_id=version.id, reason=str(error))  # noqa: TRY400 - no stack: it is data
+                log.error("version_not_runnable", version_id=version.id, reason=str(error))  # noqa: TRY400 - it is data
 
 
 def unrunnable(identity: RunIdentity, started: list[AnyEntry], chunk_no: int, now_ms: int) -> RunWrite:
-    """The write that ends a run whose version is gone or cannot be compiled. `started`: what its journal must still say before."""
+    """The write that ends a run whose version is gone or cannot be compiled.
+
+    `started`: what its journal must still say before.
+    """
     message = f"Version {identity.version_id} of flow {identity.flow_id} is not there any more or cannot be run by this release."
     error = RunError("", (), 0, "VERSION_NOT_RUNNABLE", message)
     entries = [*started, RunFinished("internal_error", error, now_ms)]

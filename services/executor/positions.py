@@ -1,6 +1,7 @@
 """How far each partition of the log may be said to have become runs (I2).
 
-Decides: a position passes a record only when every run of that record, and of all before it, is in the batch being written or was before.
+Decides: a position passes a record only when every run of that record, and of all before it, is in the batch being
+written or was before.
 Leaves: the compare-and-set to the flush function, reading the log to intake.py.
 """
 

@@ -1,7 +1,9 @@
 """Finds incarnations that fell silent and queues their runs, so that somebody alive goes on with them (I8).
 
-Decides: silent means the same beat for SILENT_S of this process's own monotonic time, while the database answered. No wall clocks are compared.
-Leaves: fencing to take_over_v1 (it marks the row dead first, so the silent one can flush no more), going on to dispatch.py.
+Decides: silent means the same beat for SILENT_S of this process's own monotonic time, while the database answered. No
+wall clocks are compared.
+Leaves: fencing to take_over_v1 (it marks the row dead first, so the silent one can flush no more), going on to
+dispatch.py.
 """
 
 from __future__ import annotations

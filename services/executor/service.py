@@ -1,4 +1,7 @@
-"""The executor: owns runs, journals, positions and incarnations; consumes `executions`; alone runs pieces and users' code (in jails)."""
+"""The executor: owns runs, journals, positions and incarnations.
+
+Consumes `executions`; alone runs pieces and users' code (in jails).
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class ExecutorSettings(ServiceSettings):
     """Runs at work at once in this process; further ones are stored as queued."""
     public_url: str = "http://127.0.0.1:8080"
     """Where people and other systems reach this installation; flows may call its webhooks."""
-    egress_allow: list[str] = []
+    egress_allow: list[str] = Field(default_factory=list)
     """Private addresses that flows may call, as `host:port` or `10.0.0.0/8` or `10.0.0.0/8:443`; JSON."""
     weeks_ahead: int = Field(default=4, ge=1, le=52)
     """Weekly partitions kept ready."""

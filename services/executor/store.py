@@ -1,7 +1,8 @@
 """What the heart of the executor asks of its database, as plain values and one Protocol.
 
 Decides: the shape of a flush, and which failures it can meet.
-Leaves: SQL to postgres_store.py; when to flush to flush.py. The simulation has a store of its own; one contract suite holds for both.
+Leaves: SQL to postgres_store.py; when to flush to flush.py. The simulation has a store of its own; one contract suite
+holds for both.
 """
 
 from __future__ import annotations
@@ -131,15 +132,18 @@ class Beat(NamedTuple):
     beat: int
 
 
-class Fenced(Exception):
-    """This incarnation is no longer alive: everything in its hands belongs to others now (I8). The process must start over."""
+class Fenced(Exception):  # noqa: N818 - said as it reads where it is raised
+    """This incarnation is no longer alive.
+
+    Everything in its hands belongs to others now (I8). The process must start over.
+    """
 
 
-class PositionMoved(Exception):
+class PositionMoved(Exception):  # noqa: N818 - said as it reads where it is raised
     """A position is not where this incarnation left it: another one reads that partition now. Nothing was written."""
 
 
-class FlushRefused(Exception):
+class FlushRefused(Exception):  # noqa: N818 - said as it reads where it is raised
     """The database refused the batch for its data. Nothing was written; a smaller batch may pass."""
 
 
@@ -154,7 +158,10 @@ class FlushScope(Protocol):
 
 
 class Store(Protocol):
-    """The database as the heart sees it. Every call may raise `chassis.errors.Unavailable` when the database is away."""
+    """The database as the heart sees it.
+
+    Every call may raise `chassis.errors.Unavailable` when the database is away.
+    """
 
     async def begin_incarnation(self, name: str, *, sole: bool) -> int:
         """Answer a new epoch. `sole`: no other executor can be alive, so mark all dead and queue their runs at once."""
@@ -190,7 +197,10 @@ class Store(Protocol):
         """Set a position that is missing, or of an older log (I7), if nobody was faster; answer what stands then."""
 
     async def oldest_ms(self) -> int:
-        """The time of the oldest run that can be stored, in milliseconds since 1970; an older request can be no run any more (I7)."""
+        """The time of the oldest run that can be stored, in milliseconds since 1970.
+
+        An older request can be no run any more (I7).
+        """
 
     async def prepare_partitions(self, weeks_ahead: int) -> None:
         """Make the partitions of the next weeks."""

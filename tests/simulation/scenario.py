@@ -1,4 +1,7 @@
-"""One schedule: events are accepted, executors work, die, stall and come back; then everything is judged from outside."""
+"""One schedule: events are accepted, executors work, die, stall and come back.
+
+Then everything is judged from outside.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,12 @@ class SimLog:
         self._changed = asyncio.Event()
         self.dead_letters: list[OutRecord] = []
 
+    async def __aenter__(self) -> SimLog:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
     def append(self, record: OutRecord, partition: int) -> None:
         self._records[partition].append(record)
         self.wake()

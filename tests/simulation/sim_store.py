@@ -1,6 +1,7 @@
 """The executor's database in memory: the promises of `store.Store`, and everything that can go wrong around a commit.
 
-A commit takes effect at one moment; before it and after it there is time in which the asking process can die, and in which the answer can get lost.
+A commit takes effect at one moment; before it and after it there is time in which the asking process can die, and in
+which the answer can get lost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from services.executor.store import (
     PositionMoved,
     RunIdentity,
     RunStatus,
+    RunWrite,
     StoreKey,
 )
 
@@ -68,32 +70,11 @@ class SimDatabase:
 
     def flush(self, batch: FlushBatch) -> set[bytes]:
         """The flush function: all or nothing, at one moment."""
-        row = self.incarnations[batch.epoch]
-        if not self.mutations.no_fence and not (row.alive and row.flush_no == batch.flush_no - 1):
-            raise Fenced
-        for move in batch.positions:
-            stands = self.positions[move.topic, move.partition]
-            if not self.mutations.no_position_check and stands != Position(move.log_epoch, move.seen_offset):
-                raise PositionMoved
+        self._check(batch)
         duplicates = {run.identity.run_id for run in batch.runs if run.new and run.identity.run_id in self.journal}
         for run in batch.runs:
-            run_id = run.identity.run_id
-            if not run.new and run.chunk is not None and run.chunk_no != len(self.journal[run_id]):
-                raise FlushRefused(f"chunk {run.chunk_no} of {run_id.hex()} is not the next")
-            if not run.new and run.end is not None and not self._owned(run_id, batch.epoch):
-                raise Fenced
-        for run in batch.runs:
-            run_id = run.identity.run_id
-            if run_id in duplicates:
-                continue
-            if run.chunk is not None:
-                self.journal.setdefault(run_id, []).append(run.chunk)
-            if run.end is not None:
-                self.live.pop(run_id, None)
-                self.ended[run_id] = run.end.status
-            elif run.new:
-                owner = None if run.status is RunStatus.QUEUED else batch.epoch
-                self.live[run_id] = LiveRow(run.identity, run.status, owner, run.started_at_ms)
+            if run.identity.run_id not in duplicates:
+                self._write(run, batch.epoch)
         for move in batch.positions:
             stands = self.positions[move.topic, move.partition]
             self.positions[move.topic, move.partition] = Position(stands.log_epoch, move.next_offset)
@@ -102,10 +83,37 @@ class SimDatabase:
                 self.values.pop(key, None)
             else:
                 self.values[key] = value
+        row = self.incarnations[batch.epoch]
         row.flush_no, row.rejected = batch.flush_no, duplicates
         row.beat += 1
         self.commits += 1
         return duplicates
+
+    def _check(self, batch: FlushBatch) -> None:
+        row = self.incarnations[batch.epoch]
+        if not self.mutations.no_fence and not (row.alive and row.flush_no == batch.flush_no - 1):
+            raise Fenced
+        for move in batch.positions:
+            stands = self.positions[move.topic, move.partition]
+            if not self.mutations.no_position_check and stands != Position(move.log_epoch, move.seen_offset):
+                raise PositionMoved
+        for run in batch.runs:
+            run_id = run.identity.run_id
+            if not run.new and run.chunk is not None and run.chunk_no != len(self.journal[run_id]):
+                raise FlushRefused(f"chunk {run.chunk_no} of {run_id.hex()} is not the next")
+            if not run.new and run.end is not None and not self._owned(run_id, batch.epoch):
+                raise Fenced
+
+    def _write(self, run: RunWrite, epoch: int) -> None:
+        run_id = run.identity.run_id
+        if run.chunk is not None:
+            self.journal.setdefault(run_id, []).append(run.chunk)
+        if run.end is not None:
+            self.live.pop(run_id, None)
+            self.ended[run_id] = run.end.status
+        elif run.new:
+            owner = None if run.status is RunStatus.QUEUED else epoch
+            self.live[run_id] = LiveRow(run.identity, run.status, owner, run.started_at_ms)
 
     def _owned(self, run_id: bytes, epoch: int) -> bool:
         return self.mutations.no_fence or (run_id in self.live and self.live[run_id].owner == epoch)

@@ -37,7 +37,10 @@ def test_without_the_incarnation_check_a_fenced_executor_goes_on() -> None:
 
 
 class MadeAnew(Schedule):
-    """An executor stalls with a flush under way; its group expels it, the topic is made anew, and then its flush arrives."""
+    """An executor stalls with a flush under way.
+
+    Its group expels it, the topic is made anew, and then its flush arrives.
+    """
 
     async def _course(self) -> None:
         self.log = SimLog()

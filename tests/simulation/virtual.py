@@ -13,7 +13,7 @@ BEGIN_S = 1_000.0
 WALL_BEGIN_MS = 1_795_000_000_000
 
 
-class Deadlock(Exception):
+class Deadlock(Exception):  # noqa: N818 - the word for it
     """Nothing can ever happen again: somebody waits for something that nobody will do."""
 
 

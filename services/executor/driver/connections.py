@@ -1,6 +1,7 @@
 """The secrets that a step needs, resolved for the moment of its call.
 
-Decides: how long a resolved connection may be used again (CACHE_S), and that a step waits, and does not fail, while auth is away.
+Decides: how long a resolved connection may be used again (CACHE_S), and that a step waits, and does not fail, while
+auth is away.
 Leaves: decrypting to auth, filling them in to the driver, hiding them to masking.py.
 """
 
@@ -55,7 +56,10 @@ class Connections:
         self._cached: dict[tuple[str, str], _Cached] = {}
 
     async def resolve(self, project_id: str, slots: Sequence[SecretSlot]) -> ResolvedSecrets:
-        """What the references in `slots` stand for. A name that does not exist has no value; waits while auth is away."""
+        """What the references in `slots` stand for.
+
+        A name that does not exist has no value; waits while auth is away.
+        """
         if not slots:
             return _NONE
         names = {part.connection for slot in slots for part in slot.parts if isinstance(part, SecretRef)}

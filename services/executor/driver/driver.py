@@ -1,9 +1,10 @@
 """Carries out the engine's commands and hands it what came of them.
 
-Decides: what runs side by side (one task a run, one more for each further command of it), where a barrier is waited for, how failures of the
-world become events of the engine.
+Decides: what runs side by side (one task a run, one more for each further command of it), where a barrier is waited
+for, how failures of the world become events of the engine.
 Leaves: what happens next to engine/, durability to flush.py, code to sandbox/, pieces to actions.py.
-Holds: I4 (an effect waits for its barrier), I5 and I3 (answers and ends wait for the flush; `settled` in incarnation.py sends them).
+Holds: I4 (an effect waits for its barrier), I5 and I3 (answers and ends wait for the flush; `settled` in
+incarnation.py sends them).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Statements that read runs. Every list is a keyset page over run ids, newest first; live and finished runs together, in one snapshot."""
+"""Statements that read runs.
+
+Every list is a keyset page over run ids, newest first; live and finished runs together, in one snapshot.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ _LIST = """SELECT * FROM (
     (SELECT {ended} FROM executor.run WHERE project_id = $1 AND run_id < $2 {filter} ORDER BY run_id DESC LIMIT $3)
 ) AS r ORDER BY run_id DESC LIMIT $3"""
 # Primary keys.
-_ONE = f"""SELECT {_LIVE} FROM executor.run_live WHERE run_id = $1 UNION ALL SELECT {_ENDED} FROM executor.run WHERE run_id = $1"""
+_ONE = f"""SELECT {_LIVE} FROM executor.run_live WHERE run_id = $1
+    UNION ALL SELECT {_ENDED} FROM executor.run WHERE run_id = $1"""
 # Primary key of the journal.
 _JOURNAL = "SELECT entries FROM executor.journal WHERE run_id = $1 ORDER BY chunk_no LIMIT $2"
 # Primary key of the journal.
