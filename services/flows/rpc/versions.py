@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import grpc.aio
-
-from chassis.identity import current_caller, require_project
 from millrace.flows.v1 import version_pb2 as pb
 from millrace.flows.v1.version_pb2_grpc import VersionServiceServicer
+
+from chassis.identity import current_caller, require_project
+from services.flows.live_store import LiveRow
 from services.flows.publishing import Publishing
 from services.flows.rpc.messages import flow_message, version_message
-from services.flows.versions import LiveFlow, Versions
+from services.flows.versions import Versions
 
-Context = grpc.aio.ServicerContext
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class VersionRpc(VersionServiceServicer):
@@ -29,14 +31,20 @@ class VersionRpc(VersionServiceServicer):
         return pb.PublishDraftResponse(flow=flow_message(flow), version=version_message(version, with_document=False))
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
-        rows, following = await self._versions.page(require_project(), UUID(request.flow_id), request.page_size, request.page_token)
-        return pb.ListVersionsResponse(versions=[version_message(row, with_document=False) for row in rows], next_page_token=following)
+        rows, following = await self._versions.page(
+            require_project(), UUID(request.flow_id), request.page_size, request.page_token
+        )
+        return pb.ListVersionsResponse(
+            versions=[version_message(row, with_document=False) for row in rows], next_page_token=following
+        )
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.GetVersionResponse:
         row = await self._versions.get(require_project(), UUID(request.flow_id), UUID(request.version_id))
         return pb.GetVersionResponse(version=version_message(row, with_document=True))
 
-    async def BatchGetVersions(self, request: pb.BatchGetVersionsRequest, context: Context) -> pb.BatchGetVersionsResponse:
+    async def BatchGetVersions(
+        self, request: pb.BatchGetVersionsRequest, context: Context
+    ) -> pb.BatchGetVersionsResponse:
         rows = await self._versions.several(request.version_ids)
         return pb.BatchGetVersionsResponse(versions=[version_message(row, with_document=True) for row in rows])
 
@@ -57,7 +65,7 @@ class VersionRpc(VersionServiceServicer):
         )
 
 
-def _live(flow: LiveFlow) -> pb.LiveFlow:
+def _live(flow: LiveRow) -> pb.LiveFlow:
     return pb.LiveFlow(
         flow_id=str(flow.flow_id),
         project_id=str(flow.project_id),
