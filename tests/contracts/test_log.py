@@ -207,7 +207,7 @@ async def test_a_topic_made_anew_has_another_epoch(log: Log, topic: str) -> None
     assert values(await read_all(log, topic, 1)) == [7]
 
 
-async def test_a_topic_made_anew_while_it_is_read_stops_the_reader(log: Log, topic: str) -> None:
+async def test_a_topic_made_anew_while_it_is_read_soon_stops_the_reader(log: Log, topic: str) -> None:
     await log.publish(topic, numbered(5))
     owner = Owner()
     async with log.consumer(topic, None, owner.assigned) as consumer:
@@ -216,8 +216,9 @@ async def test_a_topic_made_anew_while_it_is_read_stops_the_reader(log: Log, top
         await log.publish(topic, numbered(50))
         with pytest.raises(PositionLost):
             async with asyncio.timeout(_PATIENCE_S):
-                while True:
-                    assert all(record.offset >= 2 for record in await consumer.batch(10))
+                while True:  # what lies beyond the old positions may be read until the change is seen
+                    for record in await consumer.batch(10):
+                        assert record.offset >= owner.positions.get(record.partition, 0)
 
 
 async def test_a_paused_reader_gets_nothing_until_it_goes_on(log: Log, topic: str) -> None:
