@@ -103,14 +103,13 @@ class Dispatcher:
             self._flusher.write(PlainWrite(unrunnable(claimed.identity, [], len(claimed.chunks), now_ms)))
             return
         entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
-        begun = claimed.started_at_ms is not None
         machine, commands = Machine.recover(
             plan,
             claimed.identity.run_id,
             entries,
             now_ms,
             surroundings=self._surroundings(claimed.identity),
-            taken_over=begun,
+            taken_over=claimed.begun,
         )
         if machine.status != "running":
             # Its end is in the journal, its row was not: nothing is left to do but to say so.

@@ -83,6 +83,8 @@ class Intake:
         self._surroundings = surroundings
         self._max_active = max_active
         self._oldest_ms = 0
+        self._read_before = False
+        self._backlog: dict[int, int] = {}
 
     async def run(self) -> None:
         """Read until cancelled.
@@ -123,6 +125,9 @@ class Intake:
         epoch = await self._log.epoch(TOPIC)  # after the positions, so that it cannot be older than theirs
         bounds = await self._log.bounds(TOPIC)
         self._oldest_ms = await self._store.oldest_ms()
+        # What lay there before this incarnation may have killed the one before it, unseen: it is stored before it begins.
+        self._backlog = {partition: bound.next for partition, bound in bounds.items()} if not self._read_before else {}
+        self._read_before = True
         starts: dict[int, int] = {}
         self._positions.drop()
         for partition in partitions:
@@ -140,13 +145,14 @@ class Intake:
         plans = await self._plans.get({request.version_id for _, requests in batches for request in requests})
         for record, requests in batches:
             slot = self._positions.opened(record.partition, record.offset, len(requests))
+            at_once = record.offset >= self._backlog.get(record.partition, 0)
             for request in requests:
                 if timestamp_ms(UUID(bytes=request.run_id)) < self._oldest_ms:
                     await self._bury(request, b"too_old")
                     slot.written()
                     continue
                 payload = request.payload or await self._payload(request)
-                self._start(request, payload, plans.get(request.version_id), slot)
+                self._start(request, payload, plans.get(request.version_id), slot, at_once=at_once)
 
     async def _bury(self, request: ExecutionRequest, reason: bytes) -> None:
         log.error("execution_buried", run_id=request.run_id.hex(), flow_id=request.flow_id, reason=reason.decode())
@@ -168,7 +174,9 @@ class Intake:
                 log.warning("intake_waits", reason=error.message)
                 await asyncio.sleep(AWAY_RETRY_S)
 
-    def _start(self, request: ExecutionRequest, payload: bytes, plan: Plan | None, slot: RecordSlot) -> None:
+    def _start(
+        self, request: ExecutionRequest, payload: bytes, plan: Plan | None, slot: RecordSlot, *, at_once: bool
+    ) -> None:
         if request.run_id in self._active:
             slot.written()  # a second delivery of what is in hand (I2)
             return
@@ -182,7 +190,7 @@ class Intake:
             request.reply_to,
         )
         now_ms = self._clock.now_ms()
-        if plan is None or len(self._active) >= self._max_active:
+        if plan is None or not at_once or len(self._active) >= self._max_active:
             started = RunStarted(request.trigger_id, payload, now_ms)
             if plan is None:
                 write = unrunnable(identity, [started], 0, now_ms)

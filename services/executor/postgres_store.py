@@ -175,7 +175,7 @@ class PostgresStore:
             chunks: dict[UUID, list[bytes]] = {row["run_id"]: [] for row in rows}
             for chunk in await connection.fetch(CHUNKS, list(chunks)):
                 chunks[chunk["run_id"]].append(chunk["entries"])
-        return [ClaimedRun(_identity(row), row["started_at"], chunks[row["run_id"]]) for row in rows]
+        return [ClaimedRun(_identity(row), row["started_at"], _begun(row), chunks[row["run_id"]]) for row in rows]
 
     async def beats(self) -> list[Beat]:
         """See Store."""
@@ -210,6 +210,10 @@ class PostgresStore:
     async def prepare_partitions(self, weeks_ahead: int) -> None:
         """See Store."""
         await self._database.execute(PREPARE, weeks_ahead)
+
+
+def _begun(row: Any) -> bool:
+    return row["started_at"] is not None or row["claims"] > 1
 
 
 def _identity(row: Any) -> RunIdentity:

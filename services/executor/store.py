@@ -106,6 +106,8 @@ class ClaimedRun:
 
     identity: RunIdentity
     started_at_ms: int | None
+    begun: bool
+    """Whether somebody had it in hand before."""
     chunks: list[bytes]
 
 

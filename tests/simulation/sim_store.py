@@ -44,6 +44,7 @@ class LiveRow:
     owner: int | None
     started_at_ms: int | None
     claim_no: int | None = None
+    claims: int = 0
 
 
 @dataclass
@@ -189,8 +190,15 @@ class SimStore:
             taken = [row for _, row in rows if row.status is RunStatus.QUEUED][: claim.limit]
             for row in taken:
                 row.status, row.owner, row.claim_no = RunStatus.RUNNING, epoch, claim.number
+                row.claims += 1
         claimed = [
-            ClaimedRun(row.identity, row.started_at_ms, list(database.journal[row.identity.run_id])) for row in taken
+            ClaimedRun(
+                row.identity,
+                row.started_at_ms,
+                row.started_at_ms is not None or row.claims > 1,
+                list(database.journal[row.identity.run_id]),
+            )
+            for row in taken
         ]
         await self._travel()
         return claimed

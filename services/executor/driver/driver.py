@@ -108,6 +108,8 @@ class Driver:
 
     async def _perform(self, run: ActiveRun, command: Command) -> Sequence[Command]:
         """Do one thing in the world and answer what the machine asks for next."""
+        if command.after:
+            await self._flusher.durable(run, command.after)  # I4: the barrier
         match command:
             case RunCode():
                 event = await self._run_code(run, command)
@@ -154,7 +156,7 @@ class Driver:
     async def _run_action(self, run: ActiveRun, command: RunAction) -> Event:
         secrets = await self._secrets(run, command.secrets)
         if command.after:
-            await self._flusher.durable(run, command.after)  # I4: the barrier
+            await self._flusher.durable(run, 0)  # I8: the lease, once more: resolving secrets may have taken its time
         try:
             outcome = await self._actions.run(_call(run, command, secrets))
         except ActionFailed as failure:

@@ -32,7 +32,7 @@ BEGIN
          WHERE w.project_id IS NOT NULL
          LIMIT p_limit
     )
-    UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch, claim_no = p_claim_no FROM picked WHERE r.run_id = picked.run_id
+    UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch, claim_no = p_claim_no, claims = claims + 1 FROM picked WHERE r.run_id = picked.run_id
     RETURNING r.*;
 END
 $$;

@@ -35,6 +35,8 @@ CREATE TABLE executor.run_live (
     owner_epoch bigint,
     -- Which claim of that incarnation took it; a claim whose answer was lost is asked for again under its number.
     claim_no    bigint,
+    -- How often it was claimed; more than once: somebody died over it, perhaps before anything of it was durable (I4).
+    claims      smallint NOT NULL DEFAULT 0,
     started_at  bigint
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
 -- For dispatch: the oldest queued runs of each project.

@@ -28,7 +28,7 @@ Function = Callable[..., object]
 with open(os.path.join(os.path.dirname(__file__), "realm.js"), encoding="utf-8") as _file:
     _PRELUDE = _file.read()  # read at import: later there are no files
 
-# Wide young generation: with a narrow one V8 collects for ten seconds near its limit before it gives up, with this one for one.
+# A wide young generation: near its limit V8 collects for one second before it gives up; with a narrow one, for ten.
 _FLAGS = "--max-semi-space-size=16 --min-semi-space-size=4 --single-threaded --no-expose-wasm"
 _BODY_LINES_BEFORE = 3  # V8's own two lines of `function anonymous(` and ours of "use strict"
 _PLACE = re.compile(r"^(?:\w*Error): (.*) \( .* @ (\d+) : (\d+) \)", re.DOTALL)

@@ -143,7 +143,7 @@ class Server:
         if sort == wire.LEARN_EXPRESSIONS:
             self._engine.learn_expressions(number, ExpressionSet(*json.loads(body)))
             return
-        if number <= self._page[wire.SKIP_UP_TO]:
+        if self._page[wire.SKIP_AFTER] < number <= self._page[wire.SKIP_UP_TO]:
             return
         self._page[wire.RUNNING] = number
         if sort == wire.RUN:

@@ -146,6 +146,7 @@ class Jail:
         running = self.running()
         taken = [number for number in self.pending if number > running]
         if taken:
+            self.page[wire.SKIP_AFTER] = running  # first, so the jail never sees a range that holds the running call
             self.page[wire.SKIP_UP_TO] = taken[-1]
         return [self.pending.pop(number) for number in taken]
 

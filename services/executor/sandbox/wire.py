@@ -4,10 +4,10 @@ Decides: the frame (length, number, sort, body), the sorts of requests and answe
 Leaves: what a request does to engine.py, who sends when to jail_process.py.
 Both ends import this module, so it imports next to nothing. All numbers are little-endian.
 
-The shared page holds two numbers. The jail writes which call it runs (`RUNNING`), so the executor knows whom a
-limit or a death concerns even when answers are still gathered in the jail. The executor writes up to which call the
-jail need not begin any more (`SKIP_UP_TO`): those calls moved elsewhere. The executor trusts neither number beyond
-its own list of calls.
+The shared page holds three numbers. The jail writes which call it runs (`RUNNING`), so the executor knows whom a
+limit or a death concerns even when answers are still gathered in the jail. The executor writes which calls the jail
+need not begin any more, because they moved elsewhere: those after `SKIP_AFTER` up to `SKIP_UP_TO`. The executor
+trusts no number beyond its own list of calls.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ INVALID = ord("i")
 CHECKED = ord("k")
 
 RUNNING = 0
-SKIP_UP_TO = 1
+SKIP_AFTER = 1
+SKIP_UP_TO = 2
 PAGE_BYTES = 4096
 
 EXIT_REFUSED = 76
