@@ -1,4 +1,4 @@
-"""What a call into a jail costs: alone (a round trip) and pipelined (many in flight), in wall time and in the executor's CPU.
+"""What a call into a jail costs, alone and pipelined, in wall time and in the executor's CPU.
 
 Run: `python bench/jail.py [calls]`. Prints a table. Payload: a small object in and out, unless the row says otherwise.
 """

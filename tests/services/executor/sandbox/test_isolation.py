@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a program under test stays on one line
 """What one run does must not reach the next, nor anything outside JavaScript. Each test attacks, then looks."""
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from services.executor.sandbox import (
     SandboxUnavailable,
 )
 from services.executor.sandbox import pool as pool_module
+from services.executor.sandbox.process import JailGround
 from tests.services.executor.sandbox.conftest import Workbench
 
 ADD = "export const code = async (n) => n + 1"
@@ -113,6 +114,19 @@ async def test_calls_behind_a_slow_one_move_to_another_jail(fresh_bench: Workben
     assert await slow == "slow"
 
 
+async def test_a_call_that_had_not_begun_is_not_skipped_with_those_behind_it(fresh_bench: Workbench) -> None:
+    """Once the first in line was taken for running, and the jail, late to begin it, was told to skip it as well."""
+    await fresh_bench.run(ADD, 0)
+    (pid,) = fresh_bench.sandbox.jails_of("project")
+    os.kill(pid, signal.SIGSTOP)
+    first, *behind = [asyncio.create_task(fresh_bench.run(ADD, n)) for n in range(6)]
+    assert await asyncio.gather(*behind) == [2, 3, 4, 5, 6]
+    assert not first.done()
+    os.kill(pid, signal.SIGCONT)
+    assert await first == 1
+    assert pid in fresh_bench.sandbox.jails_of("project")
+
+
 async def test_death_of_a_jail_that_served_before_is_tried_once_more(fresh_bench: Workbench) -> None:
     await fresh_bench.run(ADD, 1)
     (first,) = fresh_bench.sandbox.jails_of("project")
@@ -150,7 +164,7 @@ async def test_a_cancelled_call_is_stopped(fresh_bench: Workbench) -> None:
 
 async def test_a_jail_that_saw_too_many_versions_is_replaced(fresh_bench: Workbench) -> None:
     """Three realms are kept in this sandbox."""
-    pids = []
+    pids: list[int] = []
     for version in range(7):
         assert await fresh_bench.run(ADD, version, version=f"v{version}") == version + 1
         pids += fresh_bench.sandbox.jails_of("project")
@@ -177,9 +191,8 @@ async def test_leaving_the_sandbox_kills_all_jails_and_fails_what_runs() -> None
 async def test_without_walls_calls_are_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The jail is told that its kernel offers nothing, which no machine of ours really does."""
     blind = "import services.executor.sandbox.walls as w; w.restrict_files = lambda *_: 0; "
-    boot = pool_module.JailGround.boot.replace("from services", blind + "from services")
-    monkeypatch.setattr(pool_module.JailGround, "boot", boot)
-    monkeypatch.setattr(pool_module.JailGround.__init__, "__defaults__", (boot,))
+    boot = JailGround.boot.replace("from services", blind + "from services")
+    monkeypatch.setattr(JailGround.__init__, "__defaults__", (boot,))
     monkeypatch.setattr(pool_module, "filter_program", lambda: b"")
     async with Sandbox(SandboxSettings(max_jails=1)) as sandbox:
         for _ in range(2):
@@ -192,7 +205,7 @@ async def test_without_walls_calls_are_refused_with_a_sentence(monkeypatch: pyte
 
 
 async def test_jails_that_cannot_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module.JailGround.__init__, "__defaults__", ("raise SystemExit(3)",))
+    monkeypatch.setattr(JailGround.__init__, "__defaults__", ("raise SystemExit(3)",))
     async with Sandbox(SandboxSettings(max_jails=1)) as sandbox:
         with pytest.raises(SandboxUnavailable, match="do not start"):
             await asyncio.wait_for(sandbox.run_code("p", CodeUnit("v", "s", "javascript", ADD), b"1", 1000), 20)

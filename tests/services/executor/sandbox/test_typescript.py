@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a program under test stays on one line
 """TypeScript becomes JavaScript by losing its types and nothing else."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
+# ruff: noqa: E501 - a program under test stays on one line
 """The walls, tried from inside: Python runs in a jail as if V8 had been escaped, and finds an empty room."""
 
 from __future__ import annotations
-
 
 import json
 import os
