@@ -1,0 +1,1 @@
+"""Benchmarks: the real system over its real interfaces. `make bench` runs all; each module says what it measures."""
