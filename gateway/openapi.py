@@ -8,12 +8,14 @@ plain ASGI) are added by `document_of(app, more_paths=…)`.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.schemas.common import Model
+from gateway.schemas.flows import DOCUMENT_EXAMPLE
 
 Document = dict[str, Any]
+_REFERENCE = "#/components/schemas/{name}"
 PATH = "/api/v1/openapi.json"
 VERSION = "1"
 
@@ -80,25 +82,23 @@ _PROJECT_PARAMETER: Document = {
     "description": "Which of the caller's projects; leave it out for the first.",
 }
 
-_body_models: dict[str, type[Model]] = {}
+_body_types: dict[str, type[msgspec.Struct]] = {}
 
 
-def json_body(model: type[Model]) -> Document:
-    """Documents the body of a route that reads it by itself (bodies.py)."""
-    _body_models[model.__name__] = model
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {"requestBody": {"required": True, "content": content}}
+def json_body(body_type: type[msgspec.Struct], *, required: bool = True) -> Document:
+    """Documents the body that a route reads by `bodies.read_json`."""
+    _body_types[body_type.__name__] = body_type
+    content = {"application/json": {"schema": {"$ref": _REFERENCE.format(name=body_type.__name__)}}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def document_body() -> Document:
     """Documents a body that is a flow document, JSON or YAML."""
-    from gateway.schemas.flows import DOCUMENT_EXAMPLE
-
     content = {
         "application/json": {"schema": {"type": "object"}, "example": DOCUMENT_EXAMPLE},
         "application/yaml": {
             "schema": {"type": "string"},
-            "example": "schema: 1\nname: Greet\ntriggers:\n  - {id: in, piece: webhook, event: received}\nsteps: []\n",
+            "example": "schema: 1\nname: Greet\ntriggers:\n  - {id: in, piece: webhook, event: catch}\nsteps: []\n",
         },
     }
     return {"requestBody": {"required": True, "content": content}}
@@ -115,10 +115,12 @@ def document_of(app: FastAPI, more_paths: Mapping[str, Document]) -> Document:
         openapi_version="3.1.0",
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for name, model in _body_models.items():
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[name] = schema
+    _, bodies = msgspec.json.schema_components(_body_types.values(), ref_template=_REFERENCE)
+    for schema in bodies.values():
+        schema["example"] = {
+            name: field["examples"][0] for name, field in schema["properties"].items() if "examples" in field
+        }
+    schemas.update(bodies)
     schemas["Problem"] = PROBLEM
     document["paths"].update(more_paths)
     for item in document["paths"].values():

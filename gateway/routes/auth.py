@@ -5,6 +5,8 @@ from millrace.auth.v1 import account_pb2
 
 from chassis.identity import ANONYMOUS, acting_as
 from gateway.answers import json_answer, no_content
+from gateway.bodies import read_json
+from gateway.openapi import json_body
 from gateway.parts import SignedIn, parts
 from gateway.refusals import refusals
 from gateway.schemas import auth as schemas
@@ -19,9 +21,11 @@ keys_router = APIRouter(tags=["auth"])
     summary="Sign up",
     response_model=schemas.SignUpAnswer,
     responses=refusals("EMAIL_TAKEN", "TOO_MANY_ATTEMPTS", body=True, public=True),
+    openapi_extra=json_body(schemas.SignUpBody),
 )
-async def sign_up(request: Request, body: schemas.SignUpBody) -> Response:
+async def sign_up(request: Request) -> Response:
     """Creates a person with a project of their own, and signs them in."""
+    body = await read_json(request, schemas.SignUpBody)
     desk = parts(request)
     await desk.limits.sign_up(desk.senders.address(request.scope))
     with acting_as(ANONYMOUS):
@@ -41,9 +45,11 @@ async def sign_up(request: Request, body: schemas.SignUpBody) -> Response:
     summary="Sign in",
     response_model=schemas.SignInAnswer,
     responses=refusals("WRONG_CREDENTIALS", "TOO_MANY_ATTEMPTS", body=True, public=True),
+    openapi_extra=json_body(schemas.SignInBody),
 )
-async def sign_in(request: Request, body: schemas.SignInBody) -> Response:
+async def sign_in(request: Request) -> Response:
     """Checks a password and opens a session. An unknown address and a wrong password get the same answer."""
+    body = await read_json(request, schemas.SignInBody)
     desk = parts(request)
     address = desk.senders.address(request.scope)
     await desk.limits.sign_in(address, body.email)
@@ -58,9 +64,11 @@ async def sign_in(request: Request, body: schemas.SignInBody) -> Response:
     summary="Refresh the tokens",
     response_model=schemas.RefreshAnswer,
     responses=refusals("REFRESH_REFUSED", "TOO_MANY_ATTEMPTS", body=True, public=True),
+    openapi_extra=json_body(schemas.RefreshTokenBody),
 )
-async def refresh(request: Request, body: schemas.RefreshTokenBody) -> Response:
+async def refresh(request: Request) -> Response:
     """Exchanges a refresh token for a new pair. Each works once; a second use ends the whole session."""
+    body = await read_json(request, schemas.RefreshTokenBody)
     desk = parts(request)
     await desk.limits.refresh(desk.senders.address(request.scope))
     with acting_as(ANONYMOUS):
@@ -75,9 +83,11 @@ async def refresh(request: Request, body: schemas.RefreshTokenBody) -> Response:
     status_code=204,
     summary="Sign out",
     responses=refusals("TOO_MANY_ATTEMPTS", body=True, public=True),
+    openapi_extra=json_body(schemas.RefreshTokenBody),
 )
-async def sign_out(request: Request, body: schemas.RefreshTokenBody) -> Response:
+async def sign_out(request: Request) -> Response:
     """Ends the session of a refresh token; its access tokens stop within seconds. An unknown one succeeds as well."""
+    body = await read_json(request, schemas.RefreshTokenBody)
     desk = parts(request)
     await desk.limits.refresh(desk.senders.address(request.scope))
     with acting_as(ANONYMOUS):

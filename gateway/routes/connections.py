@@ -7,6 +7,8 @@ from millrace.auth.v1 import connection_pb2
 
 from chassis.identity import acting_as
 from gateway.answers import json_answer, no_content
+from gateway.bodies import read_json
+from gateway.openapi import json_body
 from gateway.paging import PageSize, PageToken
 from gateway.parts import SignedIn, parts
 from gateway.refusals import refusals
@@ -23,9 +25,11 @@ ConnectionId = Annotated[str, Path(description="The connection.")]
     summary="Create a connection",
     response_model=schemas.Connection,
     responses=refusals("CONNECTION_NAME_TAKEN", body=True),
+    openapi_extra=json_body(schemas.CreateConnectionBody),
 )
-async def create_connection(request: Request, caller: SignedIn, body: schemas.CreateConnectionBody) -> Response:
+async def create_connection(request: Request, caller: SignedIn) -> Response:
     """Stores a secret, encrypted. It is used by runs and never shown again."""
+    body = await read_json(request, schemas.CreateConnectionBody)
     asked = connection_pb2.CreateConnectionRequest(
         name=body.name,
         kind=connection_pb2.ConnectionKind.ValueType(schemas.KIND_NUMBERS[body.kind]),
@@ -70,11 +74,11 @@ async def get_connection(request: Request, caller: SignedIn, connection_id: Conn
     summary="Replace the secret",
     response_model=schemas.Connection,
     responses=refusals("CONNECTION_NOT_FOUND", body=True),
+    openapi_extra=json_body(schemas.ReplaceSecretBody),
 )
-async def replace_secret(
-    request: Request, caller: SignedIn, connection_id: ConnectionId, body: schemas.ReplaceSecretBody
-) -> Response:
+async def replace_secret(request: Request, caller: SignedIn, connection_id: ConnectionId) -> Response:
     """Puts another secret in the place of the old one; runs that start later use it."""
+    body = await read_json(request, schemas.ReplaceSecretBody)
     with acting_as(caller):
         answer = await parts(request).stubs.connections.ReplaceSecret(
             connection_pb2.ReplaceSecretRequest(connection_id=connection_id, secret=body.secret)

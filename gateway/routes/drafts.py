@@ -2,25 +2,20 @@
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from millrace.flows.v1 import draft_pb2, version_pb2
 
-from chassis.errors import Fault
 from chassis.identity import acting_as
 from gateway.answers import json_answer
 from gateway.bodies import read_json
 from gateway.openapi import json_body
 from gateway.paging import PageSize, PageToken
 from gateway.parts import SignedIn, parts
-from gateway.problems import request_invalid
 from gateway.refusals import refusals
 from gateway.routes.flows import SWITCH_S, FlowId, switched
 from gateway.schemas import flows as schemas
 
 router = APIRouter(prefix="/api/v1/flows/{flow_id}", tags=["flows"])
-
-_edit_decoder = msgspec.json.Decoder(schemas.EditDraftBody)
 
 
 @router.get(
@@ -38,13 +33,11 @@ async def get_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> Resp
     summary="Edit the draft",
     response_model=schemas.Draft,
     responses=refusals("FLOW_NOT_FOUND", "DRAFT_STALE", "OPERATION_INVALID", body=True),
-    openapi_extra=json_body(schemas.EditDraft),
+    openapi_extra=json_body(schemas.EditDraftBody),
 )
 async def edit_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> Response:
     """Applies operations in order, all or none. The same `edit_id` again changes nothing."""
-    body = await read_json(request, _edit_decoder)
-    if not -schemas.MAX_INT64 <= body.seen_revision <= schemas.MAX_INT64:
-        raise request_invalid([Fault(field="seen_revision", message="is no revision", reason="TOO_LARGE")])
+    body = await read_json(request, schemas.EditDraftBody)
     asked = draft_pb2.EditDraftRequest(
         flow_id=flow_id,
         seen_revision=body.seen_revision,
@@ -62,18 +55,17 @@ async def edit_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> Res
     response_model=schemas.Published,
     responses=refusals("FLOW_NOT_FOUND", "DRAFT_STALE", "DRAFT_INVALID", body=True)
     | {202: {"description": "Still under way: the state is `enabling`.", "model": schemas.Published}},
+    openapi_extra=json_body(schemas.PublishBody, required=False),
 )
-async def publish_draft(
-    request: Request, caller: SignedIn, flow_id: FlowId, body: schemas.PublishBody | None = None
-) -> Response:
+async def publish_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> Response:
     """Locks the draft as a version and makes it live: after a 200 with `enabled` the next webhook meets it.
 
     `enable_failed` says why in `failure`; the version before it stays live. 202 after 10 s: still under way.
     """
-    seen_revision = body.seen_revision if body else 0
+    body = await read_json(request, schemas.PublishBody, optional=True)
     with acting_as(caller):
         answer = await parts(request).stubs.versions.PublishDraft(
-            version_pb2.PublishDraftRequest(flow_id=flow_id, seen_revision=seen_revision), timeout=SWITCH_S
+            version_pb2.PublishDraftRequest(flow_id=flow_id, seen_revision=body.seen_revision), timeout=SWITCH_S
         )
     view = {"flow": schemas.flow_view(answer.flow), "version": schemas.version_view(answer.version)}
     return json_answer(view, switched(answer.flow))

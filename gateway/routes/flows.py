@@ -2,7 +2,6 @@
 
 from typing import Annotated, Literal
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 from millrace.flows.v1 import flow_pb2
 
@@ -23,7 +22,6 @@ _YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", 
 _FORMATS = {"json": flow_pb2.DOCUMENT_FORMAT_JSON, "yaml": flow_pb2.DOCUMENT_FORMAT_YAML}
 SWITCH_S = 20.0
 """Deadline of calls that wait up to 10 s for the consumers of a flow."""
-_create_decoder = msgspec.json.Decoder(schemas.CreateFlowBody)
 
 
 @router.post(
@@ -32,11 +30,11 @@ _create_decoder = msgspec.json.Decoder(schemas.CreateFlowBody)
     summary="Create a flow",
     response_model=schemas.FlowWithFaults,
     responses=refusals("DOCUMENT_INVALID", body=True),
-    openapi_extra=json_body(schemas.CreateFlow),
+    openapi_extra=json_body(schemas.CreateFlowBody),
 )
 async def create_flow(request: Request, caller: SignedIn) -> Response:
     """Creates a flow with a draft. Without a document the draft has no trigger and no step."""
-    body = await read_json(request, _create_decoder)
+    body = await read_json(request, schemas.CreateFlowBody)
     document = bytes(body.document)
     asked = flow_pb2.CreateFlowRequest(name=body.name, document=b"" if document == b"null" else document)
     with acting_as(caller):

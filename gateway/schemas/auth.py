@@ -1,8 +1,11 @@
 """People, projects and tokens, as REST shows and takes them."""
 
 from datetime import datetime
+from typing import Annotated
 
+import msgspec
 from millrace.auth.v1 import account_pb2
+from msgspec import Meta
 from pydantic import Field
 
 from gateway.schemas.common import Json, Model, example, time_view
@@ -21,28 +24,43 @@ _TOKENS = {
 }
 
 
-class SignUpBody(Model):
+class SignUpBody(msgspec.Struct, forbid_unknown_fields=True):
     """A new account."""
 
-    model_config = example({"email": "ada@example.org", "password": "a long password", "name": "Ada"})
-    email: str = Field(min_length=3, max_length=254, description="A working address; case does not matter.")
-    password: str = Field(min_length=10, max_length=72, description="10 characters to 72 bytes.")
-    name: str = Field(min_length=1, max_length=100, description="How the product addresses the person.")
+    email: Annotated[
+        str, Meta(min_length=3, max_length=254, description="A working address.", examples=["ada@example.org"])
+    ]
+    password: Annotated[
+        str, Meta(min_length=10, max_length=72, description="10 characters to 72 bytes.", examples=["a long password"])
+    ]
+    name: Annotated[
+        str, Meta(min_length=1, max_length=100, description="How the product addresses them.", examples=["Ada"])
+    ]
 
 
-class SignInBody(Model):
+class SignInBody(msgspec.Struct, forbid_unknown_fields=True):
     """Credentials."""
 
-    model_config = example({"email": "ada@example.org", "password": "a long password"})
-    email: str = Field(min_length=1, max_length=254, description="The address the person signed up with.")
-    password: str = Field(min_length=1, max_length=1024, description="The password.")
+    email: Annotated[
+        str, Meta(min_length=1, max_length=254, description="Case does not matter.", examples=["ada@example.org"])
+    ]
+    password: Annotated[
+        str, Meta(min_length=1, max_length=1024, description="The password.", examples=["a long password"])
+    ]
 
 
-class RefreshTokenBody(Model):
+class RefreshTokenBody(msgspec.Struct, forbid_unknown_fields=True):
     """A refresh token, to exchange or to end."""
 
-    model_config = example({"refresh_token": _TOKENS["refresh_token"]})
-    refresh_token: str = Field(min_length=1, max_length=512, description="From the last answer that carried tokens.")
+    refresh_token: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=512,
+            description="From the last answer that carried tokens.",
+            examples=["b3BhcXVlLWFuZC1yYW5kb20tdGV4dC1vZi00My1jaGFycw"],
+        ),
+    ]
 
 
 class User(Model):

@@ -1,9 +1,11 @@
 """Connections, as REST shows and takes them. A secret goes in and never comes out."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 from millrace.auth.v1 import connection_pb2
+from msgspec import Meta
 from pydantic import Field
 
 from gateway.schemas.common import Json, Model, enum_views, example, time_view
@@ -19,22 +21,30 @@ _KINDS = enum_views(connection_pb2.ConnectionKind.DESCRIPTOR, "CONNECTION_KIND_"
 KIND_NUMBERS = {word: number for number, word in _KINDS.items()}
 
 
-class CreateConnectionBody(Model):
+Secret = Annotated[
+    str, Meta(min_length=1, max_length=65536, description="The secret text, at most 64 KiB.", examples=["sk-example"])
+]
+
+
+class CreateConnectionBody(msgspec.Struct, forbid_unknown_fields=True):
     """A new connection."""
 
-    model_config = example({"name": "billing_api", "kind": "secret_text", "secret": "sk-example"})
-    name: str = Field(
-        pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$", description="What expressions call it: `connections.<name>.secret`."
-    )
-    kind: Literal["secret_text"] = Field("secret_text", description="The shape of the secret.")
-    secret: str = Field(min_length=1, max_length=65536, description="The secret text, 1 byte to 64 KiB.")
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$",
+            description="What expressions call it: `connections.<name>.secret`.",
+            examples=["billing_api"],
+        ),
+    ]
+    secret: Secret
+    kind: Annotated[Literal["secret_text"], Meta(description="The shape of the secret.")] = "secret_text"
 
 
-class ReplaceSecretBody(Model):
+class ReplaceSecretBody(msgspec.Struct, forbid_unknown_fields=True):
     """Another secret for a connection."""
 
-    model_config = example({"secret": "sk-another-example"})
-    secret: str = Field(min_length=1, max_length=65536, description="The secret text, 1 byte to 64 KiB.")
+    secret: Secret
 
 
 class Connection(Model):

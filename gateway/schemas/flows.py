@@ -5,10 +5,11 @@ Documents and operations pass through unopened: their vocabulary is flowlang's, 
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from millrace.flows.v1 import draft_pb2, flow_pb2, version_pb2
+from msgspec import Meta
 from pydantic import Field
 
 from gateway.schemas.common import Json, Model, enum_views, example, json_view, time_view
@@ -16,7 +17,7 @@ from gateway.schemas.common import Json, Model, enum_views, example, json_view, 
 DOCUMENT_EXAMPLE = {
     "name": "Greet",
     "schema": 1,
-    "triggers": [{"id": "hook", "piece": "webhook", "event": "received"}],
+    "triggers": [{"id": "hook", "piece": "webhook", "event": "catch"}],
     "steps": [{"kind": "respond", "id": "answer", "body": "hello {{ trigger.body.name }}"}],
 }
 _FLOW = {
@@ -53,54 +54,51 @@ MAX_INT64 = 2**63 - 1
 
 
 class CreateFlowBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A new flow; documented as `CreateFlow`."""
+    """A new flow: a name, a document, or both."""
 
-    name: str = ""
-    document: msgspec.Raw = msgspec.Raw()
+    name: Annotated[
+        str, Meta(max_length=200, description="Empty only with a document, whose name then counts.", examples=["Greet"])
+    ] = ""
+    document: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="A flow document; faults in its steps are kept in the draft.",
+            extra_json_schema={"type": ["object", "null"], "examples": [DOCUMENT_EXAMPLE]},
+        ),
+    ] = msgspec.field(default_factory=msgspec.Raw)
 
 
 class EditDraftBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Operations on a draft; documented as `EditDraft`."""
-
-    seen_revision: int
-    operations: list[msgspec.Raw]
-    edit_id: str = ""
-
-
-class CreateFlow(Model):
-    """A new flow: a name, a document, or both."""
-
-    model_config = example({"name": "Greet", "document": DOCUMENT_EXAMPLE})
-    name: str = Field("", max_length=200, description="Empty only with a document, whose name then counts.")
-    document: dict[str, Any] | None = Field(
-        None, description="A flow document; faults in its steps are kept in the draft."
-    )
-
-
-class EditDraft(Model):
     """Operations on a draft, applied in order, all or none."""
 
-    model_config = example(
-        {
-            "seen_revision": 3,
-            "operations": [{"op": "rename_flow", "name": "Greet politely"}],
-            "edit_id": "edit-7f3a",
-        }
-    )
-    seen_revision: int = Field(ge=1, le=MAX_INT64, description="The revision that the operations were made on.")
-    operations: list[dict[str, Any]] = Field(
-        min_length=1, max_length=200, description="One object each, told apart by `op`; 1 MiB together."
-    )
-    edit_id: str = Field("", max_length=64, description="Chosen by the client; makes the call safe to repeat.")
+    seen_revision: Annotated[
+        int, Meta(ge=1, le=MAX_INT64, description="The revision that the operations were made on.", examples=[3])
+    ]
+    operations: Annotated[
+        list[msgspec.Raw],
+        Meta(
+            min_length=1,
+            max_length=200,
+            description="One object each, told apart by `op`; 1 MiB together.",
+            extra_json_schema={
+                "items": {"type": "object", "required": ["op"], "properties": {"op": {"type": "string"}}},
+                "examples": [[{"op": "rename_flow", "name": "Greet politely"}]],
+            },
+        ),
+    ]
+    edit_id: Annotated[
+        str,
+        Meta(max_length=64, description="Chosen by the client; makes the call safe to repeat.", examples=["e-7f3a"]),
+    ] = ""
 
 
-class PublishBody(Model):
+class PublishBody(msgspec.Struct, forbid_unknown_fields=True):
     """Which draft to publish."""
 
-    model_config = example({"seen_revision": 3})
-    seen_revision: int = Field(
-        0, ge=0, le=MAX_INT64, description="The revision the caller has seen; 0 publishes whatever is there."
-    )
+    seen_revision: Annotated[
+        int,
+        Meta(ge=0, le=MAX_INT64, description="The revision the caller has seen; 0 publishes any.", examples=[3]),
+    ] = 0
 
 
 class Fault(Model):

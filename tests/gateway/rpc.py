@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
+import msgspec
 from millrace.executor.v1 import piece_pb2, piece_pb2_grpc, run_pb2, run_pb2_grpc
 
 from chassis.errors import NotFound, Unavailable
@@ -53,8 +54,12 @@ class ExecutorDouble(run_pb2_grpc.RunServiceServicer, piece_pb2_grpc.PieceServic
         return run_pb2.AwaitAnswersResponse()
 
     async def ListPieces(self, request: piece_pb2.ListPiecesRequest, context: Context) -> piece_pb2.ListPiecesResponse:
-        piece = b'{"name":"http","version":"1.0.0","title":"HTTP","summary":"Calls.","triggers":[],"actions":[]}'
-        return piece_pb2.ListPiecesResponse(pieces=[piece])
+        webhook = {"name": "catch", "title": "Received", "summary": "A request came.", "input_schema": {}}
+        pieces = [
+            {"name": "http", "version": "1.0.0", "title": "HTTP", "summary": "Calls.", "triggers": [], "actions": []},
+            {"name": "webhook", "version": "1", "title": "W", "summary": "", "triggers": [webhook], "actions": []},
+        ]
+        return piece_pb2.ListPiecesResponse(pieces=[msgspec.json.encode(piece) for piece in pieces])
 
     async def CheckSources(
         self, request: piece_pb2.CheckSourcesRequest, context: Context

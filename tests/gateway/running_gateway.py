@@ -112,6 +112,7 @@ def running_gateway(home: Path, url: str, **settings: Any) -> Iterator[RunningGa
         "database_url": url,
         "internal_key": SecretStr("an internal key of tests, 0123456789"),
         "drain_s": 1.0,
+        "addresses": {"webhooks": f"unix:{home}/nobody.sock"},
     }
     executor = ExecutorDouble()
 

@@ -109,7 +109,6 @@ def forged(person: Person) -> dict[str, str]:
         "no signature": f"{header}.{payload}",
         "a refresh token": person.refresh_token,
         "not base64": "a.b.c",
-        "odd bytes": "\x7f\x01",
         "huge": "a" * 60_000,
         "deeply nested": f"{base64.urlsafe_b64encode(b'[' * 30_000).decode()}.e30.x",
         "a kid that is no text": f"{packed({**head, 'kid': ['x']})}.{payload}.{signature}",
@@ -124,14 +123,14 @@ def test_what_is_no_access_token_is_refused(gateway: RunningGateway, person: Per
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "Token x"])
+@pytest.mark.parametrize("header", ["Bearer", "Basic YTpi", "Token x", "Bearer\tx"])
 def test_without_a_bearer_token_one_is_asked_for(gateway: RunningGateway, header: str) -> None:
     refused(gateway.client().get("/api/v1/me", headers={"authorization": header}), 401, "SIGN_IN_FIRST")
 
 
 def test_a_project_of_another_person_does_not_exist(gateway: RunningGateway, person: Person) -> None:
     other = gateway.person()
-    for project in (other.project_id, "nonsense", "\x7f", person.project_id.upper()):
+    for project in (other.project_id, "nonsense", "x" * 5000, person.project_id.upper()):
         answer = person.client.get("/api/v1/flows", headers={"x-millrace-project": project})
         refused(answer, 404, "PROJECT_NOT_FOUND")
     named = person.client.get("/api/v1/flows", headers={"x-millrace-project": person.project_id})
@@ -164,15 +163,11 @@ def test_a_flood_from_many_addresses_does_not_lock_the_owner_out(gateway: Runnin
 
 
 def test_making_accounts_is_limited_by_address_and_a_network_of_ipv6_is_one_sender(gateway: RunningGateway) -> None:
-    client = gateway.client()
+    client, body = gateway.client(), {"email": "bad", "password": PASSWORD, "name": "x"}
     for number in range(61):
         sender = {"x-forwarded-for": f"2001:db8:1:2::{number:x}"}
-        last = client.post(
-            "/api/v1/auth/sign-up", json={"email": "bad", "password": PASSWORD, "name": "x"}, headers=sender
-        )
+        last = client.post("/api/v1/auth/sign-up", json=body, headers=sender)
     refused(last, 429, "TOO_MANY_ATTEMPTS")
     elsewhere = {"x-forwarded-for": "2001:db8:1:3::1"}
-    again = client.post(
-        "/api/v1/auth/sign-up", json={"email": "bad", "password": PASSWORD, "name": "x"}, headers=elsewhere
-    )
+    again = client.post("/api/v1/auth/sign-up", json=body, headers=elsewhere)
     refused(again, 422, "SIGN_UP_INVALID")

@@ -17,7 +17,7 @@ from tests.gateway.test_gateway_auth import refused
 DOCUMENT = {
     "schema": 1,
     "name": "Greet",
-    "triggers": [{"id": "hook", "piece": "webhook", "event": "received"}],
+    "triggers": [{"id": "hook", "piece": "webhook", "event": "catch"}],
     "steps": [{"kind": "respond", "id": "answer", "body": "hello {{ trigger.body.name }}"}],
 }
 
@@ -52,9 +52,8 @@ def test_a_connection_lives_without_ever_showing_its_secret(person: Person) -> N
     ]
     assert all(answer.is_success and "sk-" not in answer.text for answer in answers)
     assert answers[2].json()["connections"][0]["name"] == "billing"
-    refused(
-        person.client.post("/api/v1/connections", json={"name": "billing", "secret": "x"}), 409, "CONNECTION_NAME_TAKEN"
-    )
+    again = person.client.post("/api/v1/connections", json={"name": "billing", "secret": "x"})
+    refused(again, 409, "CONNECTION_NAME_TAKEN")
     assert person.client.delete(url).status_code == 204
     refused(person.client.get(url), 404, "CONNECTION_NOT_FOUND")
 
@@ -82,9 +81,8 @@ def test_a_flow_is_made_edited_published_switched_exported_and_deleted(gateway: 
     exported = person.client.get(f"{url}/export", params={"format": "yaml"})
     assert exported.headers["content-type"].startswith("application/yaml")
     assert exported.headers["content-disposition"] == 'attachment; filename="welcome.yaml"'
-    imported = person.client.post(
-        "/api/v1/flows/import", content=exported.content, headers={"content-type": "application/yaml"}
-    )
+    as_yaml = {"content-type": "application/yaml"}
+    imported = person.client.post("/api/v1/flows/import", content=exported.content, headers=as_yaml)
     assert (imported.status_code, imported.json()["flow"]["name"]) == (201, "Welcome"), imported.text
     replaced = person.client.post("/api/v1/flows/import", params={"flow_id": flow_id}, json=DOCUMENT)
     assert (replaced.status_code, replaced.json()["flow"]["name"]) == (200, "Greet"), replaced.text
