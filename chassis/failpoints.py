@@ -7,7 +7,8 @@ Holds: unarmed, a point costs one comparison.
 `MILLRACE_FAILPOINTS=intake.committed=crash@5,journal.flushed=sleep:2` kills this process (SIGKILL, no clean-up)
 when it reaches the first point for the fifth time, and waits 2 s each time at the second. Actions: `crash`, `error`,
 `sleep:SECONDS`, `hang`; `@N`: at the Nth time only. With `MILLRACE_FAILPOINT_LOG=/file` each reached point is appended
-to that file as `name count pid`.
+to that file as `name count pid`, and `@N` counts over all processes and lives that share the file: a point that kills
+its process at the Nth time kills it once, however often it is started again.
 """
 
 import asyncio
@@ -63,9 +64,23 @@ def parse(text: str) -> dict[str, _Armed]:
     return armed
 
 
-_state = _State(
-    parse(os.environ.get("MILLRACE_FAILPOINTS", "")), os.environ.get("MILLRACE_FAILPOINT_LOG", ""), Counter()
-)
+def recorded(log_path: str) -> Counter[str]:
+    """How often each point was reached so far, as the file tells."""
+    try:
+        with open(log_path) as lines:
+            return Counter(line.split(" ", 1)[0] for line in lines)
+    except FileNotFoundError:
+        return Counter()
+
+
+def _from_environment() -> _State:
+    log_path = os.environ.get("MILLRACE_FAILPOINT_LOG", "")
+    return _State(
+        parse(os.environ.get("MILLRACE_FAILPOINTS", "")), log_path, recorded(log_path) if log_path else Counter()
+    )
+
+
+_state = _from_environment()
 _active = _state.active
 
 

@@ -20,6 +20,7 @@ import structlog
 
 from chassis.clock import Clock
 from chassis.errors import Unavailable
+from chassis.failpoints import reach
 from services.executor.active import ActiveRun
 from services.executor.engine.commands import Command
 from services.executor.engine.events import Event
@@ -178,10 +179,12 @@ class Flusher:
             if item.slot is not None:
                 item.slot.written()
         started = self._clock.monotonic()
+        await reach("flush.before_commit")
         if operations:
             duplicates = await self._commit_with_operations(runs, plain, operations)
         else:
             duplicates = await self._commit(self._batch(runs, plain))
+        await reach("flush.committed")
         self._last_flush = started
         self._flushed.set_result(None)
         self._flushed = asyncio.get_running_loop().create_future()

@@ -18,6 +18,7 @@ from millrace.events.v1.events_pb2 import ExecutionBatch, ExecutionRequest
 
 from chassis.clock import Clock
 from chassis.errors import MillraceError, NotFound, Unavailable
+from chassis.failpoints import reach
 from chassis.ids import timestamp_ms
 from chassis.log.port import Log, LogConsumer, OutRecord, PositionLost, Record
 from services.executor.active import ActiveRun, ActiveRuns
@@ -153,6 +154,7 @@ class Intake:
                     continue
                 payload = request.payload or await self._payload(request)
                 self._start(request, payload, plans.get(request.version_id), slot, at_once=at_once)
+        await reach("intake.taken")
 
     async def _bury(self, request: ExecutionRequest, reason: bytes) -> None:
         log.error("execution_buried", run_id=request.run_id.hex(), flow_id=request.flow_id, reason=reason.decode())

@@ -89,6 +89,7 @@ class Publisher:
         failure: MillraceError | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
+                await reach("webhooks.before_publish")
                 await self._log.publish(TOPIC, records)
                 await reach("webhooks.published")
         except TimeoutError:

@@ -40,6 +40,13 @@ def test_crash_kills_at_the_given_hit_and_what_was_reached_is_on_record(tmp_path
     assert [line.split()[:2] for line in log.read_text().splitlines()] == [["a", "1"], ["a", "2"], ["a", "3"]]
 
 
+def test_the_count_goes_on_in_the_next_life_so_that_a_point_kills_once(tmp_path: Path) -> None:
+    armed = {"MILLRACE_FAILPOINTS": "a=crash@2", "MILLRACE_FAILPOINT_LOG": str(tmp_path / "reached")}
+    lives = [run("for n in range(3): failpoints.hit('a')", **armed).returncode for _ in range(2)]
+    assert lives == [-signal.SIGKILL, 0]
+    assert failpoints.recorded(armed["MILLRACE_FAILPOINT_LOG"]) == {"a": 5}
+
+
 def test_unarmed_points_do_nothing() -> None:
     failpoints.hit("anything")
 

@@ -18,6 +18,7 @@ import structlog
 from millrace_sdk import ActionFailed, StoreOperation, apply_store_operation
 
 from chassis.clock import Clock
+from chassis.failpoints import reach
 from flowlang.expressions import Resolved, SecretSlot, fill_secrets
 from services.executor.active import ActiveRun
 from services.executor.driver.actions import ActionCall, Actions
@@ -157,10 +158,12 @@ class Driver:
         secrets = await self._secrets(run, command.secrets)
         if command.after:
             await self._flusher.durable(run, 0)  # I8: the lease, once more: resolving secrets may have taken its time
+        await reach("action.before_call")
         try:
             outcome = await self._actions.run(_call(run, command, secrets))
         except ActionFailed as failure:
             return self._failed(command, failure)
+        await reach("action.after_call")
         console = _encode(outcome.log) if outcome.log else b""
         return ActionFinished(command.ref, outcome.output, self._clock.now_ms(), console)
 
