@@ -7,7 +7,7 @@ Leaves: what each of them does to the module's head in __init__.py.
 from typing import Annotated, Literal
 
 import msgspec
-from millrace_sdk import Dropdown, Input, ListOf, Piece, Secret, Text, trigger
+from millrace_sdk import Dropdown, Input, ListOf, Number, Piece, Secret, Text, trigger
 
 Auth = Literal["none", "header", "basic", "hmac", "github"]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -18,6 +18,13 @@ _AUTH_LABELS = {
     "basic": "User and password",
     "hmac": "A signature (HMAC) over the body",
     "github": "GitHub's signature",
+}
+_BODY_LABELS = {
+    "auto": "What its content type says",
+    "json": "JSON",
+    "form": "A form",
+    "text": "Text",
+    "raw": "Bytes, as base64",
 }
 
 
@@ -52,6 +59,30 @@ class CatchInput(Input):
         str,
         Text("Prefix", "Stands before the signature, as sha256= does.", max_length=50, show_when={"auth": ["hmac"]}),
     ] = ""
+    timestamp_header: Annotated[
+        str,
+        Text(
+            "Header of the timestamp",
+            "Carries the time of sending in seconds; the signature then covers it as well.",
+            max_length=100,
+            show_when={"auth": ["hmac"]},
+        ),
+    ] = ""
+    tolerance_s: Annotated[
+        int,
+        Number(
+            "Tolerance in seconds", "How far the timestamp may be off.", ge=1, le=86_400, show_when={"auth": ["hmac"]}
+        ),
+    ] = 300
+    signed_text: Annotated[
+        str,
+        Text(
+            "Signed text",
+            "With a timestamp: what the sender signs; {timestamp}.{body} when empty, v0:{timestamp}:{body} with Slack.",
+            max_length=200,
+            show_when={"auth": ["hmac"]},
+        ),
+    ] = ""
     idempotency_header: Annotated[
         str,
         Text(
@@ -66,6 +97,13 @@ class CatchInput(Input):
     ] = ""
     methods: Annotated[
         list[Method], ListOf("Methods", "Others are answered with 405; all when empty.", max_length=5)
+    ] = msgspec.field(default_factory=list)
+    body_as: Annotated[
+        Literal["auto", "json", "form", "text", "raw"],
+        Dropdown("Read the body as", "By its content type, unless a sender names a wrong one.", labels=_BODY_LABELS),
+    ] = "auto"
+    content_types: Annotated[
+        list[str], ListOf("Content types", "Others are answered with 415; all are taken when empty.", max_length=20)
     ] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ Measured: checking 8 KB of JSON takes 14 µs, decoding it would take 15 and the 
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import accumulate
 from urllib.parse import parse_qsl
 
@@ -40,6 +41,7 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(maxsize=256)  # senders use few content types; evil ones push out only each other
 def kind_of(content_type: str, declared: BodyKind) -> str:
     """How to read a body: as the endpoint declares, else by its type: json, form, multipart, text or raw."""
     media = media_type(content_type)

@@ -5,7 +5,7 @@ Leaves: the body to bodies.py and multipart.py; packing to chassis.documents.
 Holds: credentials never enter a payload; the body's JSON is copied, never parsed and written anew.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -19,15 +19,15 @@ MASK = "[masked]"
 _encode = msgspec.json.Encoder().encode
 
 
-def headers_of(received: Iterable[pb.Header]) -> dict[str, str]:
+def headers_of(received: Sequence[pb.Header]) -> dict[str, str]:
     """Headers by lower-case name; what comes more than once is joined with a comma (RFC 9110, 5.3)."""
-    headers: dict[str, str] = {}
+    headers = {header.name: header.value for header in received}
+    if len(headers) == len(received):
+        return headers
+    headers.clear()
     for header in received:
-        name = header.name
-        if name in headers:
-            headers[name] += ", " + header.value
-        else:
-            headers[name] = header.value
+        known = headers.get(header.name)
+        headers[header.name] = header.value if known is None else f"{known}, {header.value}"
     return headers
 
 

@@ -62,7 +62,7 @@ def document(*triggers: Mapping[str, Any]) -> bytes:
     ).encode()
 
 
-class Flows(VersionServiceServicer, DraftServiceServicer):  # type: ignore[misc]  # only what webhooks calls is answered
+class Flows(VersionServiceServicer, DraftServiceServicer):
     """flows, as far as webhooks knows it."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Flows(VersionServiceServicer, DraftServiceServicer):  # type: ignore[misc]
         return draft_pb2.SaveSampleResponse()
 
 
-class Auth(ConnectionServiceServicer):  # type: ignore[misc]  # only what webhooks calls is answered
+class Auth(ConnectionServiceServicer):
     """auth, as far as webhooks knows it."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Auth(ConnectionServiceServicer):  # type: ignore[misc]  # only what webhoo
         )
 
 
-class Executor(RunServiceServicer):  # type: ignore[misc]  # only what webhooks calls is answered
+class Executor(RunServiceServicer):
     """executor's answers, as far as webhooks knows them: those in `durable` can be asked for."""
 
     def __init__(self) -> None:
@@ -271,7 +271,7 @@ async def installation(home: Path, database_url: str, *, kafka: str = "", **set_
         "addresses": {name: f"unix:{home}/{name}.sock" for name in NAMES},
     }
     clock = TestClock(1_731_705_121_500)
-    flows, auth, executor = Flows(), Auth(), Executor()
+    flows, auth, executor = Flows(), Auth(), Executor()  # type: ignore[abstract]  # they answer what webhooks asks
 
     async def build_flows(_settings: ServiceSettings, _chassis: Chassis) -> Running:
         return Running(
@@ -308,5 +308,5 @@ async def installation(home: Path, database_url: str, *, kafka: str = "", **set_
         calls._make_request = counted
         log = open_log(ServiceSettings(**common), database)
         files = FileServiceStub(process.channel("files", service_caller("executor")))
-        async with calls, log:  # type: ignore[attr-defined]  # both adapters are contexts
+        async with calls, log:
             yield Installation(flows, auth, executor, calls, database, log, clock, stub, files, messages)

@@ -12,6 +12,7 @@ from services.webhooks.bodies import body_json, check_json, deeper_than, kind_of
 from services.webhooks.multipart import clean_name, read_multipart
 from services.webhooks.payload import MASK, assemble, query_json, text_at
 from services.webhooks.refusals import UnsupportedBody
+from services.webhooks.triggers import BodyKind
 
 DEPTH = 200
 
@@ -41,7 +42,9 @@ def refused(body: bytes) -> Invalid:
         ("text/plain", "json", "json"),
     ],
 )
-def test_the_content_type_decides_unless_the_endpoint_declares(content_type: str, declared, kind: str):
+def test_the_content_type_decides_unless_the_endpoint_declares(
+    content_type: str, declared: BodyKind, kind: str
+) -> None:
     assert kind_of(content_type, declared) == kind
 
 
@@ -60,11 +63,11 @@ def test_the_content_type_decides_unless_the_endpoint_declares(content_type: str
         b'{"__proto__":{"x":1},"constructor":1}',
     ],
 )
-def test_json_is_kept_byte_for_byte(body: bytes):
+def test_json_is_kept_byte_for_byte(body: bytes) -> None:
     assert check_json(body, DEPTH) == body
 
 
-def test_a_byte_order_mark_is_taken_off():
+def test_a_byte_order_mark_is_taken_off() -> None:
     assert check_json(b"\xef\xbb\xbf{}", DEPTH) == b"{}"
 
 
@@ -86,7 +89,7 @@ def test_a_byte_order_mark_is_taken_off():
         (b"'a'", 1, 1),
     ],
 )
-def test_broken_json_is_told_where(body: bytes, line: int, column: int):
+def test_broken_json_is_told_where(body: bytes, line: int, column: int) -> None:
     error = refused(body)
     assert (error.details["line"], error.details["column"]) == (line, column), error.message
 
@@ -94,27 +97,27 @@ def test_broken_json_is_told_where(body: bytes, line: int, column: int):
 @pytest.mark.parametrize(
     "body", [b'"\\ud800"', b'"\\udc00 and more"', b'{"a":"\\ud800\\u0041xxxxxx"}', b'{"\\ud83d":1}']
 )
-def test_lone_surrogates_are_refused(body: bytes):
+def test_lone_surrogates_are_refused(body: bytes) -> None:
     refused(body)
 
 
 @pytest.mark.parametrize("depth", [201, 500, 900, 10_000, 1_000_000])
-def test_deep_nesting_is_refused(depth: int):
+def test_deep_nesting_is_refused(depth: int) -> None:
     assert "deeper than 200" in refused(b"[" * depth + b"]" * depth).message
     assert "deeper than 200" in refused(b'{"a":' * depth + b"1" + b"}" * depth).message
 
 
-def test_nesting_up_to_the_limit_is_taken():
+def test_nesting_up_to_the_limit_is_taken() -> None:
     for body in (b"[" * 200 + b"]" * 200, b'{"a":' * 200 + b"1" + b"}" * 200):
         assert check_json(body, DEPTH) == body
 
 
-def test_brackets_in_texts_are_no_nesting():
+def test_brackets_in_texts_are_no_nesting() -> None:
     body = json.dumps(["[" * 500 + '"\\"{{{' * 300] * 3).encode()
     assert check_json(body, DEPTH) == body
 
 
-def test_a_hundred_thousand_keys_are_taken():
+def test_a_hundred_thousand_keys_are_taken() -> None:
     body = json.dumps({f"key{n}": {"n": [n]} for n in range(100_000)}).encode()
     assert check_json(body, DEPTH) == body
 
@@ -135,7 +138,7 @@ def depth_of(value: object) -> int:
 
 
 @given(nested, st.integers(0, 30))
-def test_depth_is_what_counting_says(value: object, around: int):
+def test_depth_is_what_counting_says(value: object, around: int) -> None:
     for _ in range(around):
         value = [value, '"[', {"}": []}]
     json_bytes = json.dumps(value).encode()
@@ -143,7 +146,7 @@ def test_depth_is_what_counting_says(value: object, around: int):
         assert deeper_than(json_bytes, limit) == (depth_of(value) > limit)
 
 
-def test_forms_texts_and_raw_bytes():
+def test_forms_texts_and_raw_bytes() -> None:
     assert json.loads(body_json(b"a=1&b=x+y&a=2&c=", "form", "", DEPTH, 10)) == {"a": ["1", "2"], "b": "x y", "c": ""}
     assert (
         json.loads(body_json("grüß".encode("latin-1"), "text", "text/plain; charset=ISO-8859-1", DEPTH, 10)) == "grüß"
@@ -153,14 +156,14 @@ def test_forms_texts_and_raw_bytes():
     assert body_json(b"", "json", "application/json", DEPTH, 10) == b"null"
 
 
-def test_forms_and_queries_have_a_limit_of_fields():
+def test_forms_and_queries_have_a_limit_of_fields() -> None:
     with pytest.raises(Invalid, match="more than 10 fields"):
         body_json(b"&".join(b"a=1" for _ in range(11)), "form", "", DEPTH, 10)
     with pytest.raises(Invalid, match="more than 10 fields"):
         query_json("&".join(["a=1"] * 11), 10)
 
 
-def test_texts_that_are_not_what_they_say_are_refused():
+def test_texts_that_are_not_what_they_say_are_refused() -> None:
     with pytest.raises(UnsupportedBody):
         body_json(b"a", "text", "text/plain; charset=utf-7", DEPTH, 10)
     with pytest.raises(Invalid, match="byte 1"):
@@ -176,7 +179,7 @@ def part(headers: str, content: bytes) -> bytes:
     return b"--XX\r\n" + headers.encode() + b"\r\n\r\n" + content + b"\r\n"
 
 
-def test_multipart_gives_fields_and_files():
+def test_multipart_gives_fields_and_files() -> None:
     body = (
         part('Content-Disposition: form-data; name="a"', b"1")
         + part('Content-Disposition: form-data; name="a"', "ü".encode())
@@ -206,7 +209,7 @@ def test_multipart_gives_fields_and_files():
         (b"x", "multipart/form-data; boundary=" + "b" * 71),
     ],
 )
-def test_broken_multipart_is_refused(body: bytes, content_type: str):
+def test_broken_multipart_is_refused(body: bytes, content_type: str) -> None:
     with pytest.raises(Invalid) as told:
         read_multipart(body, content_type, 10, 2)
     assert told.value.reason == "FORM_INVALID"
@@ -225,11 +228,11 @@ def test_broken_multipart_is_refused(body: bytes, content_type: str):
         ("/", "file"),
     ],
 )
-def test_file_names_lose_paths_and_controls(given: str, kept: str):
+def test_file_names_lose_paths_and_controls(given: str, kept: str) -> None:
     assert clean_name(given) == kept
 
 
-def test_the_output_masks_what_proves_identity():
+def test_the_output_masks_what_proves_identity() -> None:
     headers = {"authorization": "Bearer s3cret", "x-hub": "s3cret", "accept": 'a"b'}
     output = assemble("POST", headers, frozenset({"authorization", "x-hub"}), "q=1&q=2", b'{"n": 1.0}', 10)
     assert b"s3cret" not in output
@@ -254,7 +257,7 @@ def test_the_output_masks_what_proves_identity():
         (("body", "list"), ""),
     ],
 )
-def test_a_duplicate_key_in_the_body_is_found(path: tuple[str | int, ...], found: str):
+def test_a_duplicate_key_in_the_body_is_found(path: tuple[str | int, ...], found: str) -> None:
     output = msgspec.json.encode({"body": {"id": 7, "list": [{"x": "é"}], "flag": True}})
     assert text_at(output, path) == found
     assert text_at(b'{"body":{"id":1e999}}', path) == ""

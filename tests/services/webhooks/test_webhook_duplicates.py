@@ -113,7 +113,9 @@ async def test_unmarked_keys_are_only_published_again(webhooks: Installation) ->
     flow_id = webhooks.flow(KEYED)
     await post(webhooks, flow_id, "a")
     await published_mark(webhooks, flow_id)
-    await webhooks.database.execute("UPDATE webhooks.idempotency SET published = false WHERE flow_id = $1", UUID(flow_id))
+    await webhooks.database.execute(
+        "UPDATE webhooks.idempotency SET published = false WHERE flow_id = $1", UUID(flow_id)
+    )
     await post(webhooks, flow_id, "a")
     requests = await webhooks.published(flow_id)
     assert len(requests) == 2
