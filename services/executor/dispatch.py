@@ -59,10 +59,16 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._claim_no = 1
         self._unsure = False
+        self._more = False
 
     def wake(self) -> None:
-        """There is room, or something was queued."""
+        """Something was queued."""
         self._wake.set()
+
+    def room(self) -> None:
+        """Runs ended. Looks only if more waited when it last looked: a look locks the row that every flush needs."""
+        if self._more:
+            self._wake.set()
 
     async def run(self) -> None:
         """Claim until cancelled. Raises Fenced."""
@@ -84,13 +90,15 @@ class Dispatcher:
     async def claim_once(self) -> int:
         """Claim as many runs as there is room for, and start them; how many."""
         room = min(AT_ONCE, self._max_active - len(self._active))
-        if room <= 0:
+        self._more = room <= 0
+        if self._more:
             return 0
         claim = Claim(self._claim_no, self._unsure, room, PER_PROJECT)
         self._unsure = True  # until the answer is here, runs may be ours without our knowing
         claimed = await self._store.claim(self._epoch, claim)
         self._unsure = False
         self._claim_no += 1
+        self._more = len(claimed) == room
         if claimed:
             plans = await self._plans.get({run.identity.version_id for run in claimed})
             for run in claimed:

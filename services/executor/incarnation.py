@@ -95,7 +95,7 @@ class Incarnation:
 
     def _settled(self, runs: Sequence[ActiveRun]) -> None:
         """What these runs wrote is durable now: answers may leave (I5), runs that ended may go."""
-        full = False
+        ended = False
         for run in runs:
             if run.answer is not None and run.answer.after <= run.durable:
                 answer, run.answer = run.answer, None
@@ -103,9 +103,9 @@ class Incarnation:
                     self._answer(run, answer)
             if run.gone:
                 self.active.remove(run)
-                full = True
-        if full:
-            self.dispatcher.wake()
+                ended = True
+        if ended:
+            self.dispatcher.room()
         if runs:
             self._told(runs)
 
