@@ -11,6 +11,7 @@ from chassis.lifecycle import Chassis, Running
 from chassis.revocation import EndedSessions
 from gateway.addresses import Senders
 from gateway.app import build_app
+from gateway.hook_paths import hook_paths
 from gateway.hooks import Hooks, ingest_calls
 from gateway.limits import AuthLimits
 from gateway.parts import Parts
@@ -39,5 +40,5 @@ async def build(settings: GatewaySettings, chassis: Chassis) -> Running:
         metrics=chassis.metrics,
     )
     calls = await chassis.open(ingest_calls(IngestServiceStub(chassis.channel("webhooks"))))
-    app = build_app(parts, Hooks(calls.call, parts.senders, settings))
+    app = build_app(parts, Hooks(calls.call, parts.senders, settings), hook_paths())
     return Running(loops=[lambda: server.serve(app), parts.tokens.follow_ended])
