@@ -6,7 +6,7 @@ Leaves: assignment and hints to `postgres_hub`. Holds: nothing is handed out tha
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from chassis.errors import Unavailable
 from chassis.log.port import EARLIEST, LATEST, MAX_BATCH_BYTES, Bounds, OnAssigned, PositionLost, Record, position_lost
 
 _RETRY_S = 0.25
+_CHECK_S = 0.5
 
 TOPIC = "SELECT id FROM log.topic WHERE name = $1"
 HEADS = "SELECT partition, first_offset, next_offset FROM log.head WHERE topic_id = $1"
@@ -46,6 +47,8 @@ class PostgresConsumer:
         self._lost: PositionLost | None = None
         self._paused = False
         self._turn = 0
+        self._caught_up = False
+        self._check_at = 0.0
         self._wake = asyncio.Event()
 
     @property
@@ -65,6 +68,9 @@ class PostgresConsumer:
     async def batch(self, max_records: int) -> list[Record]:
         """Wait for at least one record; return up to `max_records`, in order per partition. Raises: PositionLost."""
         while True:
+            if self._caught_up:  # whatever comes now, comes with a wake
+                await self._wake.wait()
+            self._caught_up = False
             self._wake.clear()
             try:
                 if self._wanted is not None and (self._taken != self._wanted or self._lost is not None):
@@ -72,6 +78,7 @@ class PostgresConsumer:
                 if self._taken and not self._paused:
                     records = await self._read(self._taken, max_records)
                     if records:
+                        self._caught_up = self._all_read(records, max_records)
                         return records
             except Unavailable as away:
                 if away.reason != "DATABASE_AWAY":
@@ -146,7 +153,10 @@ class PostgresConsumer:
         if self._taken != partitions:
             return []  # reassigned while reading
         if not rows:
-            await self._check_empty()
+            now = asyncio.get_running_loop().time()
+            if now >= self._check_at:  # most empty reads only mean that a wake came after its record was read
+                self._check_at = now + _CHECK_S
+                await self._check_empty()
             return []
         expected = dict(self._positions)
         records: list[Record] = []
@@ -158,6 +168,12 @@ class PostgresConsumer:
             records.append(record)
         self._positions = expected
         return records
+
+    def _all_read(self, records: Sequence[Record], max_records: int) -> bool:
+        """Whether a read was so far from its limits that it found all there was."""
+        partitions = len(self._taken or ()) or 1
+        size = sum(len(record.value) for record in records)
+        return len(records) < max_records // (2 * partitions) and size < MAX_BATCH_BYTES // (2 * partitions)
 
     async def _check_empty(self) -> None:
         """Nothing to read: is that the end, or has the topic changed under us?"""
