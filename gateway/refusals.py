@@ -51,6 +51,7 @@ EXAMPLES: dict[str, MillraceError] = {
             "The request is not valid: name: is required.",
             faults=[Fault(field="name", message="is required")],
         ),
+        Invalid("PAGE_TOKEN_INVALID", "The page token does not belong to this list. Leave it out for the first page."),
         Malformed("JSON_BROKEN", "The body is not JSON: Expecting ',' delimiter at position 17.", position=17),
         UnsupportedMediaType("MEDIA_TYPE_UNSUPPORTED", "This route takes application/json. Say so in Content-Type."),
         TooLarge("BODY_TOO_LARGE", "The body is larger than 2097152 bytes, the most that this route takes."),

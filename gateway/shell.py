@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.errors import TooLarge
@@ -54,6 +55,8 @@ class Shell:
 
         try:
             await self._app(scope, self._bounded(scope, receive), send_with_headers)
+        except ClientDisconnect:
+            _log.debug("client_left", path=scope["path"][:200])  # nobody is there to be answered
         except Exception as error:  # noqa: BLE001  # the last resort of a request: logged with its stack, answered with a reference
             reference = secrets.token_hex(4)
             _log.error("request_failed", path=scope["path"][:200], reference=reference, exc_info=error)

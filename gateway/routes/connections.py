@@ -41,7 +41,9 @@ async def create_connection(request: Request, caller: SignedIn) -> Response:
     return json_answer(schemas.connection_view(answer.connection), 201, location)
 
 
-@router.get("", summary="List connections", response_model=schemas.ConnectionPage, responses=refusals())
+@router.get(
+    "", summary="List connections", response_model=schemas.ConnectionPage, responses=refusals("PAGE_TOKEN_INVALID")
+)
 async def list_connections(
     request: Request, caller: SignedIn, page_size: PageSize = 0, page_token: PageToken = ""
 ) -> Response:

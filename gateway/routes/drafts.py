@@ -72,7 +72,10 @@ async def publish_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> 
 
 
 @router.get(
-    "/versions", summary="List versions", response_model=schemas.VersionPage, responses=refusals("FLOW_NOT_FOUND")
+    "/versions",
+    summary="List versions",
+    response_model=schemas.VersionPage,
+    responses=refusals("FLOW_NOT_FOUND", "PAGE_TOKEN_INVALID"),
 )
 async def list_versions(
     request: Request, caller: SignedIn, flow_id: FlowId, page_size: PageSize = 0, page_token: PageToken = ""

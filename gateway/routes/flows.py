@@ -43,7 +43,7 @@ async def create_flow(request: Request, caller: SignedIn) -> Response:
     return json_answer(view, 201, {"location": f"/api/v1/flows/{answer.flow.id}"})
 
 
-@router.get("", summary="List flows", response_model=schemas.FlowPage, responses=refusals())
+@router.get("", summary="List flows", response_model=schemas.FlowPage, responses=refusals("PAGE_TOKEN_INVALID"))
 async def list_flows(
     request: Request,
     caller: SignedIn,

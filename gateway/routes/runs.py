@@ -16,7 +16,7 @@ from gateway.schemas.common import json_view
 router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
 
 
-@router.get("", summary="List runs", response_model=schemas.RunPage, responses=refusals())
+@router.get("", summary="List runs", response_model=schemas.RunPage, responses=refusals("PAGE_TOKEN_INVALID"))
 async def list_runs(
     request: Request,
     caller: SignedIn,

@@ -82,7 +82,7 @@ class EditDraftBody(msgspec.Struct, forbid_unknown_fields=True):
             description="One object each, told apart by `op`; 1 MiB together.",
             extra_json_schema={
                 "items": {"type": "object", "required": ["op"], "properties": {"op": {"type": "string"}}},
-                "examples": [[{"op": "rename_flow", "name": "Greet politely"}]],
+                "examples": [[{"op": "rename", "name": "Greet politely"}]],
             },
         ),
     ]

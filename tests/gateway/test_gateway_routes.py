@@ -65,7 +65,7 @@ def test_a_flow_is_made_edited_published_switched_exported_and_deleted(gateway: 
     assert (draft["revision"], draft["faults"]) == (1, [])
     assert draft["document"]["steps"] == DOCUMENT["steps"]
 
-    edit = {"seen_revision": 1, "operations": [{"op": "rename_flow", "name": "Welcome"}], "edit_id": "e1"}
+    edit = {"seen_revision": 1, "operations": [{"op": "rename", "name": "Welcome"}], "edit_id": "e1"}
     edited = person.client.patch(f"{url}/draft", json=edit)
     assert (edited.status_code, edited.json()["revision"]) == (200, 2), edited.text
     stale = person.client.patch(f"{url}/draft", json={**edit, "edit_id": "e2"})
@@ -120,7 +120,7 @@ def test_large_numbers_in_a_document_are_kept_to_the_digit(person: Person) -> No
 def test_what_belongs_to_another_project_does_not_exist(gateway: RunningGateway, person: Person) -> None:
     flow_id, other = create_flow(person), gateway.person()
     url = f"/api/v1/flows/{flow_id}"
-    edit = {"seen_revision": 1, "operations": [{"op": "rename_flow", "name": "Stolen"}]}
+    edit = {"seen_revision": 1, "operations": [{"op": "rename", "name": "Stolen"}]}
     answers = [
         other.client.get(url),
         other.client.delete(url),
