@@ -140,7 +140,7 @@ class Api:
             ) from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise CommandFailed(
-                f"Millrace does not answer at {self.url} ({error}). Start it with `millrace up`, or name it with --url.",
+                f"Millrace does not answer at {self.url} ({error}). Start it (`millrace up`), or name it with --url.",
                 AWAY,
             ) from None
 

@@ -2,6 +2,8 @@
 
 pytest_plugins = [
     "tests.backings.kafka",
+    "tests.backings.platform",
     "tests.backings.postgres",
     "tests.backings.redis",
+    "tests.suites",
 ]
