@@ -398,13 +398,12 @@ async def until(stopping: asyncio.Event, items: AsyncIterable[T]) -> AsyncGenera
     """The items until `stopping` is set: for servicers of standing streams, so that a stop need not wait for them."""
     iterator: AsyncIterator[T] = aiter(items)
     stop = asyncio.ensure_future(stopping.wait())
+    following: asyncio.Future[T] | None = None
     try:
         while True:
             following = asyncio.ensure_future(anext(iterator))
             await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
-                following.cancel()
-                await asyncio.wait({following})
                 return
             try:
                 item = following.result()
@@ -413,3 +412,6 @@ async def until(stopping: asyncio.Event, items: AsyncIterable[T]) -> AsyncGenera
             yield item
     finally:
         stop.cancel()
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)  # how it ends concerns nobody any more

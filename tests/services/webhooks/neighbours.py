@@ -26,11 +26,12 @@ from millrace.flows.v1.version_pb2_grpc import VersionServiceServicer, add_Versi
 from millrace.webhooks.v1 import ingest_pb2 as pb
 from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub
 
+from chassis.client import ServiceChannel, open_channel
 from chassis.clock import ManualClock
 from chassis.database import Database
 from chassis.documents import unpack
 from chassis.errors import NotFound, Unavailable
-from chassis.identity import service_caller
+from chassis.identity import Signer, service_caller
 from chassis.ids import new_text_id
 from chassis.lifecycle import Chassis, Running, Service, serving
 from chassis.log import Log, OutRecord, open_log
@@ -263,8 +264,13 @@ class TestClock(ManualClock):
 
 
 @asynccontextmanager
-async def installation(home: Path, database_url: str, *, kafka: str = "", **set_: Any) -> AsyncIterator[Installation]:
-    """Run webhooks and files for real on this database, with the neighbours around them."""
+async def installation(
+    home: Path, database_url: str, *, kafka: str = "", sockets: bool = False, **set_: Any
+) -> AsyncIterator[Installation]:
+    """Run webhooks and files for real on this database, with the neighbours around them.
+
+    `sockets`: webhooks is met over its Unix socket, as from another process.
+    """
     common: dict[str, Any] = {"home": home, "database_url": database_url, "drain_s": 1, "kafka_bootstrap": kafka}
     common |= {
         "internal_key": uuid4().hex + uuid4().hex,
@@ -294,8 +300,17 @@ async def installation(home: Path, database_url: str, *, kafka: str = "", **set_
         Service(build_files, FilesSettings(**common), "files"),
         Service(build, WebhooksSettings(**common, **set_), "webhooks"),
     ]
-    async with serving(services, clock=clock, listen=False) as process, Database(database_url) as database:
+    async with serving(services, clock=clock, listen=sockets) as process, Database(database_url) as database:
         channel = process.channel("webhooks", service_caller("gateway"))
+        if sockets:
+            settings = ServiceSettings(**common)
+            channel = ServiceChannel(
+                open_channel(settings.address_of("webhooks"), settings),
+                service="webhooks",
+                caller=service_caller("gateway"),
+                signer=Signer(settings.resolved_internal_key()),
+                call_timeout_s=5,
+            )
         stub = IngestServiceStub(channel)
         calls = ingest_calls(stub)
         messages: Counter[str] = Counter()
@@ -308,5 +323,5 @@ async def installation(home: Path, database_url: str, *, kafka: str = "", **set_
         calls._make_request = counted
         log = open_log(ServiceSettings(**common), database)
         files = FileServiceStub(process.channel("files", service_caller("executor")))
-        async with calls, log:
+        async with channel, calls, log:
             yield Installation(flows, auth, executor, calls, database, log, clock, stub, files, messages)

@@ -21,22 +21,22 @@ async def run_of(webhooks: Installation, flow_id: str, count: int = 1) -> bytes:
     return found[-1].run_id
 
 
-async def test_the_flows_answer_is_what_the_sender_gets(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answer = webhooks.post(flow_id, b"{}", SYNC)
-    run_id = await run_of(webhooks, flow_id)
-    (request,) = await webhooks.published(flow_id)
+async def test_the_flows_answer_is_what_the_sender_gets(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = either_way.post(flow_id, b"{}", SYNC)
+    run_id = await run_of(either_way, flow_id)
+    (request,) = await either_way.published(flow_id)
     assert request.reply_to.endswith("webhooks.sock")
-    await webhooks.deliver(run_id, 201, b"<p>hi</p>", {"content-type": "text/html", "x-flow": "yes"})
+    await either_way.deliver(run_id, 201, b"<p>hi</p>", {"content-type": "text/html", "x-flow": "yes"})
     got = await answer
     assert (got.status, got.body) == (201, b"<p>hi</p>")
     assert header(got, "x-flow") == "yes"
     assert bytes_of(header(got, "x-millrace-run-id") or "") == run_id
 
 
-async def test_a_flow_cannot_answer_for_the_host(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answer = webhooks.post(flow_id, b"{}", SYNC)
+async def test_a_flow_cannot_answer_for_the_host(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = either_way.post(flow_id, b"{}", SYNC)
     headers = {
         "set-cookie": "session=stolen",
         "content-length": "9999",
@@ -47,7 +47,7 @@ async def test_a_flow_cannot_answer_for_the_host(webhooks: Installation) -> None
         "x-wide": "\u20ac",
         "x-good": "caf\u00e9",
     }
-    await webhooks.deliver(await run_of(webhooks, flow_id), 99, b"x", headers)
+    await either_way.deliver(await run_of(either_way, flow_id), 99, b"x", headers)
     got = await answer
     assert got.status == 500
     assert {one.name: one.value for one in got.headers if one.name != "x-millrace-run-id"} == {
@@ -57,68 +57,68 @@ async def test_a_flow_cannot_answer_for_the_host(webhooks: Installation) -> None
     }
 
 
-async def test_an_answer_that_no_stream_brings_is_asked_for(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answer = webhooks.post(flow_id, b"{}", SYNC)
-    run_id = await run_of(webhooks, flow_id)
-    assert webhooks.executor.asked[run_id] == 0
-    webhooks.executor.durable[run_id] = (202, b"asked")
+async def test_an_answer_that_no_stream_brings_is_asked_for(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = either_way.post(flow_id, b"{}", SYNC)
+    run_id = await run_of(either_way, flow_id)
+    assert either_way.executor.asked[run_id] == 0
+    either_way.executor.durable[run_id] = (202, b"asked")
     got = await answer
     assert (got.status, got.body, header(got, "x-flow")) == (202, b"asked", "asked")
 
 
-async def test_a_broken_stream_of_answers_makes_us_ask_at_once(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answer = webhooks.post(flow_id, b"{}", SYNC)
-    run_id = await run_of(webhooks, flow_id)
-    webhooks.executor.durable[run_id] = (200, b"found")
-    await webhooks.deliver(new_id_bytes())  # someone else's run; then the stream ends
-    await until(lambda: webhooks.executor.asked[run_id])
+async def test_a_broken_stream_of_answers_makes_us_ask_at_once(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = either_way.post(flow_id, b"{}", SYNC)
+    run_id = await run_of(either_way, flow_id)
+    either_way.executor.durable[run_id] = (200, b"found")
+    await either_way.deliver(new_id_bytes())  # someone else's run; then the stream ends
+    await until(lambda: either_way.executor.asked[run_id])
     assert (await answer).body == b"found"
 
 
-async def test_a_run_that_takes_too_long_goes_on_and_the_sender_gets_408(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answer = await webhooks.post(flow_id, b"{}", SYNC)
+async def test_a_run_that_takes_too_long_goes_on_and_the_sender_gets_408(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = await either_way.post(flow_id, b"{}", SYNC)
     assert (answer.status, problem(answer)["reason"]) == (408, "SYNC_TIMEOUT")
-    assert bytes_of(problem(answer)["run_id"]) == await run_of(webhooks, flow_id)
-    await webhooks.deliver(await run_of(webhooks, flow_id), 200, b"too late")  # ignored
+    assert bytes_of(problem(answer)["run_id"]) == await run_of(either_way, flow_id)
+    await either_way.deliver(await run_of(either_way, flow_id), 200, b"too late")  # ignored
 
 
-async def test_many_wait_together_and_each_gets_its_own(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    answers = [webhooks.post(flow_id, b'{"n":%d}' % n, SYNC) for n in range(200)]
-    await run_of(webhooks, flow_id, 200)
-    for request in await webhooks.published(flow_id):
-        webhooks.executor.durable[request.run_id] = (200, request.run_id.hex().encode())
+async def test_many_wait_together_and_each_gets_its_own(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answers = [either_way.post(flow_id, b'{"n":%d}' % n, SYNC) for n in range(200)]
+    await run_of(either_way, flow_id, 200)
+    for request in await either_way.published(flow_id):
+        either_way.executor.durable[request.run_id] = (200, request.run_id.hex().encode())
     for answer in await asyncio.gather(*answers):
         assert bytes_of(header(answer, "x-millrace-run-id") or "").hex().encode() == answer.body
 
 
-async def test_a_sender_that_left_harms_nobody(webhooks: Installation) -> None:
-    flow_id = webhooks.flow()
-    gone, stays = webhooks.post(flow_id, b"{}", SYNC), webhooks.post(flow_id, b"{}", SYNC)
-    await run_of(webhooks, flow_id, 2)
+async def test_a_sender_that_left_harms_nobody(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    gone, stays = either_way.post(flow_id, b"{}", SYNC), either_way.post(flow_id, b"{}", SYNC)
+    await run_of(either_way, flow_id, 2)
     gone.cancel()
-    for request in await webhooks.published(flow_id):
-        await webhooks.deliver(request.run_id, 200, b"done")
+    for request in await either_way.published(flow_id):
+        await either_way.deliver(request.run_id, 200, b"done")
     assert (await stays).body == b"done"
 
 
 KEYED = {"input": {"idempotency_header": "X-Event-Id"}}
 
 
-async def test_a_sync_duplicate_waits_for_the_same_run(webhooks: Installation) -> None:
-    flow_id = webhooks.flow(KEYED)
+async def test_a_sync_duplicate_waits_for_the_same_run(either_way: Installation) -> None:
+    flow_id = either_way.flow(KEYED)
     headers = {"x-event-id": "e1"}
-    first = webhooks.post(flow_id, b"{}", SYNC, headers=headers)
-    run_id = await run_of(webhooks, flow_id)
-    second = webhooks.post(flow_id, b"{}", SYNC, headers=headers)
+    first = either_way.post(flow_id, b"{}", SYNC, headers=headers)
+    run_id = await run_of(either_way, flow_id)
+    second = either_way.post(flow_id, b"{}", SYNC, headers=headers)
     await asyncio.sleep(0.05)
-    webhooks.executor.durable[run_id] = (207, b"once")
+    either_way.executor.durable[run_id] = (207, b"once")
     assert [(one.status, one.body) for one in await asyncio.gather(first, second)] == [(207, b"once")] * 2
-    later = await webhooks.post(flow_id, b"{}", SYNC, headers=headers)
+    later = await either_way.post(flow_id, b"{}", SYNC, headers=headers)
     assert (later.status, later.body) == (207, b"once")
-    asynchronous = await webhooks.post(flow_id, b"{}", headers=headers)
+    asynchronous = await either_way.post(flow_id, b"{}", headers=headers)
     assert bytes_of(json.loads(asynchronous.body)["run_id"]) == run_id
-    assert {request.run_id for request in await webhooks.published(flow_id)} == {run_id}
+    assert {request.run_id for request in await either_way.published(flow_id)} == {run_id}
