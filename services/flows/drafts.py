@@ -57,10 +57,11 @@ class Drafts:
         size = sum(map(len, operations))
         if size > MAX_OPERATIONS_BYTES:
             raise operations_too_large(MAX_OPERATIONS_BYTES)
-        repeated = bool(edit_id) and await draft_store.edit_seen(self._database, flow_id, edit_id)
         before = await self.get(project_id, flow_id)
-        if repeated:
-            return before
+        moved_on = before.flow.draft_revision != seen_revision
+        # Asked after the draft was read: if it was this edit that moved it on, then it is found.
+        if moved_on and edit_id and await draft_store.edit_seen(self._database, flow_id, edit_id):
+            return await self.get(project_id, flow_id)
         refuse_stale(flow_id, seen_revision, before.flow.draft_revision)
         if size + len(before.document) > _INLINE_BYTES:
             flow = await asyncio.to_thread(_applied, before.document, operations)

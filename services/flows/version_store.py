@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from chassis.database import Database, Pooled
 from chassis.documents import pack, unpack
@@ -86,8 +87,8 @@ def _stored(version: VersionRow) -> tuple[object, ...]:
 
 
 def _read(row: asyncpg.Record) -> VersionRow:
-    *columns, document = row
-    return VersionRow(*columns, unpack(document))
+    version = VersionRow(*row)
+    return replace(version, document=unpack(version.document))
 
 
 def _version(row: asyncpg.Record | None) -> VersionRow | None:
