@@ -94,10 +94,10 @@ class Ledger:
 
         app = web.Application()
         app.router.add_post("/effects", take)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1).start()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
             self.port = runner.addresses[0][1]
             started.set()
             await self._ended.wait()
