@@ -1,12 +1,13 @@
 """Takes queued runs in hand while there is room: runs that intake had no room for, and runs of incarnations that died.
 
-Decides: how much room there is, and that projects take turns. Leaves: the order inside the claim to claim_v1.sql.
+Decides: how much room there is, and whose turn comes next. Leaves: the order inside the claim to claim_v1.sql.
 Holds: I3 and I4 for runs that change hands: they go on from their journal alone (`Machine.recover`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -60,6 +61,8 @@ class Dispatcher:
         self._claim_no = 1
         self._unsure = False
         self._more = False
+        self._served: str | None = None
+        """The project whose turn was last."""
 
     def wake(self) -> None:
         """Something was queued."""
@@ -93,13 +96,14 @@ class Dispatcher:
         self._more = room <= 0
         if self._more:
             return 0
-        claim = Claim(self._claim_no, self._unsure, room, PER_PROJECT)
+        claim = Claim(self._claim_no, self._unsure, room, PER_PROJECT, self._served)
         self._unsure = True  # until the answer is here, runs may be ours without our knowing
         claimed = await self._store.claim(self._epoch, claim)
         self._unsure = False
         self._claim_no += 1
         self._more = len(claimed) == room
         if claimed:
+            self._served = last_served([run.identity.project_id for run in claimed], self._served)
             plans = await self._plans.get({run.identity.version_id for run in claimed})
             for run in claimed:
                 self._take(run, plans.get(run.identity.version_id))
@@ -133,3 +137,8 @@ class Dispatcher:
         run.next_chunk = len(claimed.chunks)
         self._active.add(run)
         self._driver.begin(run, commands)
+
+
+def last_served(projects: Sequence[str], after: str | None) -> str:
+    """Which of these projects had its turn last, when turns began behind `after` and went round."""
+    return max(projects, key=lambda project: (after is not None and project <= after, project))

@@ -28,7 +28,7 @@ from services.executor.store import (
 )
 
 FLUSH = "SELECT executor.flush_v1(" + ", ".join(f"${n}" for n in range(1, 34)) + ")"
-CLAIM = "SELECT * FROM executor.claim_v1($1, $2, $3, $4, $5)"
+CLAIM = "SELECT * FROM executor.claim_v1($1, $2, $3, $4, $5, $6)"
 # Primary key of the journal; the runs were just claimed, so nobody else appends.
 CHUNKS = "SELECT run_id, entries FROM executor.journal WHERE run_id = ANY($1) ORDER BY run_id, chunk_no"
 BEGIN = "INSERT INTO executor.incarnation (name) VALUES ($1) RETURNING epoch"

@@ -112,12 +112,16 @@ class ClaimedRun:
 
 
 class Claim(NamedTuple):
-    """One claim of an incarnation: its number, whether it is asked for again, and how much may be taken."""
+    """One claim of an incarnation: its number, whether it is asked for again, how much may be taken, whose turn it is.
+
+    Projects take turns in the order of their ids, beginning behind `after`, the last one served; None: with the first.
+    """
 
     number: int
     again: bool
     limit: int
     per_project: int
+    after: str | None = None
 
 
 class Position(NamedTuple):

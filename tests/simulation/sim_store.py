@@ -90,12 +90,17 @@ class SimDatabase:
         self.commits += 1
         return duplicates
 
+    def living(self, epoch: int) -> bool:
+        """Whether an incarnation was not taken over."""
+        row = self.incarnations.get(epoch)
+        return row is not None and row.alive
+
     def _check(self, batch: FlushBatch) -> None:
-        row = self.incarnations[batch.epoch]
-        if not self.mutations.no_fence and not (row.alive and row.flush_no == batch.flush_no - 1):
+        row = self.incarnations.get(batch.epoch)
+        if not self.mutations.no_fence and not (row and row.alive and row.flush_no == batch.flush_no - 1):
             raise Fenced
         for move in batch.positions:
-            stands = self.positions[move.topic, move.partition]
+            stands = self.positions.get((move.topic, move.partition))
             if not self.mutations.no_position_check and stands != Position(move.log_epoch, move.seen_offset):
                 raise PositionMoved
         for run in batch.runs:
@@ -174,20 +179,20 @@ class SimStore:
 
     async def last_flush(self, epoch: int) -> tuple[int, set[bytes]]:
         await self._travel()
-        row = self._database.incarnations[epoch]
-        if not row.alive and not self._database.mutations.no_fence:
+        row = self._database.incarnations.get(epoch)
+        if row is None or (not row.alive and not self._database.mutations.no_fence):
             raise Fenced
         return row.flush_no, row.rejected
 
     async def claim(self, epoch: int, claim: Claim) -> list[ClaimedRun]:
         await self._travel()
         database = self._database
-        if not database.incarnations[epoch].alive:
+        if not database.living(epoch):
             raise Fenced
         rows = sorted(database.live.items())
         taken = [row for _, row in rows if claim.again and row.owner == epoch and row.claim_no == claim.number]
         if not taken:
-            taken = [row for _, row in rows if row.status is RunStatus.QUEUED][: claim.limit]
+            taken = _in_turn([row for _, row in rows if row.status is RunStatus.QUEUED], claim)
             for row in taken:
                 row.status, row.owner, row.claim_no = RunStatus.RUNNING, epoch, claim.number
                 row.claims += 1
@@ -209,8 +214,8 @@ class SimStore:
 
     async def take_over(self, epoch: int, seen_beat: int) -> int | None:
         await self._travel()
-        row = self._database.incarnations[epoch]
-        if not row.alive or row.beat != seen_beat:
+        row = self._database.incarnations.get(epoch)
+        if row is None or not row.alive or row.beat != seen_beat:
             return None
         return self._kill(epoch, row)
 
@@ -238,6 +243,18 @@ class SimStore:
 
     async def prepare_partitions(self, weeks_ahead: int) -> None:
         pass
+
+
+def _in_turn(queued: Sequence[LiveRow], claim: Claim) -> list[LiveRow]:
+    """Oldest first in each project, projects in turn."""
+    projects = sorted(
+        {row.identity.project_id for row in queued},
+        key=lambda project: (claim.after is not None and project <= claim.after, project),
+    )
+    taken: list[LiveRow] = []
+    for project in projects:
+        taken += [row for row in queued if row.identity.project_id == project][: claim.per_project]
+    return taken[: claim.limit]
 
 
 class _Scope:

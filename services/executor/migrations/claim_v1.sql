@@ -1,7 +1,8 @@
--- Takes up to `p_limit` queued runs for a living incarnation, oldest first in each project, projects in turn.
+-- Takes up to `p_limit` queued runs for a living incarnation, oldest first in each project, projects in turn: it begins with the project
+-- after `p_after` (the one served last; null begins with the first) and goes round, so that room for one run at a time serves all alike.
 -- `p_again`: the answer of this claim was lost; answer once more what it took, if it took anything.
 -- The share lock on the incarnation's row orders this claim and a take-over (I8). Error MR001 as in the flush.
-CREATE FUNCTION executor.claim_v1(p_epoch bigint, p_claim_no bigint, p_again boolean, p_limit int, p_per_project int)
+CREATE FUNCTION executor.claim_v1(p_epoch bigint, p_claim_no bigint, p_again boolean, p_limit int, p_per_project int, p_after uuid)
 RETURNS SETOF executor.run_live LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM executor.incarnation WHERE epoch = p_epoch AND alive FOR SHARE;
@@ -21,15 +22,16 @@ BEGIN
         UNION ALL
         SELECT (SELECT l.project_id FROM executor.run_live l WHERE l.status = 1 AND l.project_id > w.project_id ORDER BY l.project_id LIMIT 1)
           FROM waiting w WHERE w.project_id IS NOT NULL
+    ), turns AS (
+        SELECT project_id FROM waiting WHERE project_id IS NOT NULL ORDER BY project_id <= p_after, project_id LIMIT p_limit
     ), picked AS (
         SELECT q.run_id
-          FROM waiting w
+          FROM turns t
          CROSS JOIN LATERAL (
                 SELECT l.run_id FROM executor.run_live l
-                 WHERE l.status = 1 AND l.project_id = w.project_id
+                 WHERE l.status = 1 AND l.project_id = t.project_id
                  ORDER BY l.run_id LIMIT p_per_project FOR UPDATE SKIP LOCKED
                ) q
-         WHERE w.project_id IS NOT NULL
          LIMIT p_limit
     )
     UPDATE executor.run_live r SET status = 2, owner_epoch = p_epoch, claim_no = p_claim_no, claims = claims + 1 FROM picked WHERE r.run_id = picked.run_id

@@ -21,7 +21,7 @@ DECLARE
     refused  uuid[] := '{}';
 BEGIN
     -- I8: no living row, no flush. The row lock orders this flush and a take-over.
-    UPDATE executor.incarnation SET beat = beat + 1, flush_no = p_flush_no
+    UPDATE executor.incarnation SET beat = beat + 1, flush_no = p_flush_no, rejected = '{}'
      WHERE epoch = p_epoch AND alive AND flush_no = p_flush_no - 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'incarnation % is not alive at flush %', p_epoch, p_flush_no USING ERRCODE = 'MR001';
