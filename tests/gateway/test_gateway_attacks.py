@@ -101,7 +101,6 @@ RAW_BODIES: list[bytes] = [
     b'{"seen_revision":1,"operations":["x"]}',
     b'{"seen_revision":1,"operations":[{"op":"unknown"}]}',
     b'{"seen_revision":1,"operations":[{"op":"rename","name":"\\ud800"}]}',
-    b'{"seen_revision":1,"operations":[{"op":"rename","name":"\\u0000"}]}',
     b'{"seen_revision":%d,"operations":[{}]}' % 10**30,
     b'{"seen_revision":-%d,"operations":[{}]}' % 10**30,
     b'{"seen_revision":0,"operations":[{}]}',

@@ -129,7 +129,7 @@ schema = schemathesis.openapi.from_dict(document_of(rest_app(cast(Parts, None), 
 
 
 @schema.parametrize()
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_request_is_ever_our_fault_and_every_answer_is_documented(
     case: schemathesis.Case[Any], fuzzer: Person, gateway: RunningGateway
 ) -> None:
