@@ -1,7 +1,8 @@
 """The life of a process: open, serve, work, drain, close; for one service or for several together.
 
 Decides: the order. All services open what they need; then all answer and say SERVING; then all loops work. At the stop:
-NOT_SERVING and no new calls, calls under way, loops, calls in process, then resources in reverse order of opening.
+first what has loops alone (the gateway: a way in), while all that stands behind it still works; then NOT_SERVING and no
+new calls, calls under way, loops, calls in process; then resources in reverse order of opening.
 A loop that raises ends the process with its reason; who supervises starts it again (nothing heals half a process).
 Leaves: what a service is to its `service.py`; restarting to `supervisor` or the cluster.
 Holds: every step of the stop is bounded in time; a second signal ends the process at once.
@@ -67,8 +68,8 @@ class Chassis:
         self.settings = settings
         self.clock: Clock = process.clock
         self.metrics = process.metrics
-        self.stopping = process.stopping
-        """Set when the process begins to stop. Servicers of standing streams end them then (`streams.until`)."""
+        self.stopping = process.closing
+        """Set when this service is to end. Servicers of standing streams end them then (`streams.until`)."""
         self._process = process
         self._stack = stack
         self._channels: dict[str, ServiceChannel] = {}
@@ -89,7 +90,6 @@ class Chassis:
             self._channels[service] = channel
             self._stack.push_async_callback(channel.close)
         return channel
-
 
     def channel_to(self, service: str, address: str) -> grpc.aio.Channel:
         """A channel to one replica of a service, by its address. Whoever asks closes it."""
@@ -145,6 +145,9 @@ class Process:
         self.metrics = metrics
         self.stopping = stopping
         self.started = asyncio.Event()
+        self.closing = asyncio.Event()
+        """Set when the ways in have ended, and with them whoever waits there: now the services behind them end."""
+        self._ways_in: set[str] = set()
         self._servers: dict[str, RpcServer] = {}
         self._signer: Signer | None = None
         self._settings: ServiceSettings | None = None
@@ -202,16 +205,18 @@ class Process:
                 add(servicer, server)  # type: ignore[arg-type]  # `Never` stands for the servicer's own class
             if address and running.servicers:
                 server.listen(address)
+            if not running.servicers:
+                self._ways_in.add(service.name)
             await self._barrier.wait()
             try:
                 await server.start()
                 await self._barrier.wait()
                 self.started.set()
-                await self._work(running.loops, server, service.settings.drain_s)
+                await self._work(service.name, running.loops, server, service.settings.drain_s)
             finally:
                 await server.close(min(service.settings.drain_s, 2.0))
 
-    async def _work(self, loops: Sequence[Loop], server: RpcServer, drain_s: float) -> None:
+    async def _work(self, name: str, loops: Sequence[Loop], server: RpcServer, drain_s: float) -> None:
         """Runs the loops until the process stops, then drains the server and ends them."""
         stop = asyncio.create_task(self.wait())
         working = {asyncio.create_task(_awaited(loop)) for loop in loops}
@@ -225,9 +230,22 @@ class Process:
         finally:
             stop.cancel()
             self.stopping.set()
+            await self._end_way_in(name, working, drain_s)
+            await self.closing.wait()
             await server.stop(drain_s)
             await _ended(working, drain_s)
             await self._barrier.wait()
+
+    async def _end_way_in(self, name: str, working: "set[asyncio.Task[None]]", drain_s: float) -> None:
+        """Ends the loops of a service that has nothing else; the last one lets the others end."""
+        try:
+            if name in self._ways_in:
+                await _ended(working, drain_s)
+                working.clear()
+        finally:
+            self._ways_in.discard(name)
+            if not self._ways_in:
+                self.closing.set()
 
 
 async def _awaited(loop: Loop) -> None:

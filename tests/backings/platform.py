@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,12 +181,21 @@ def _free_port() -> int:
         return int(asked.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The session's platform, ready, with nobody signed up. Tests that kill it make one of their own."""
-    made = Platform(tmp_path_factory.mktemp("platform"))
-    made.start()
+@contextlib.contextmanager
+def made_platform() -> Iterator[Platform]:
+    """A platform of one's own, not started. Not below pytest's folders, which PostgreSQL's own user may not enter."""
+    folder = Path(tempfile.mkdtemp(prefix="mr-up-"))
+    made = Platform(folder)
     try:
         yield made
     finally:
         made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    """The session's platform, ready, with nobody signed up. Tests that kill it make one of their own."""
+    with made_platform() as made:
+        made.start()
+        yield made

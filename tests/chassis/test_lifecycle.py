@@ -112,6 +112,29 @@ async def test_a_call_under_way_is_answered_before_the_process_ends(settings: Se
         await stub.Say(Words(text="hello"))
 
 
+async def test_a_way_in_ends_while_what_stands_behind_it_still_works(settings: ServiceSettings) -> None:
+    """A request that waited for a run was refused at the stop: the loop that would have answered it had ended first."""
+    events: list[str] = []
+
+    def loop_of(name: str, ends_after_s: float) -> Service[ServiceSettings]:
+        async def build(_settings: ServiceSettings, chassis: Chassis) -> Running:
+            async def work() -> None:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    assert chassis.stopping.is_set() == (name == "auth")
+                    await asyncio.sleep(ends_after_s)
+                    events.append(name)
+
+            return Running(servicers=[(add_to_server, Echo())] if name == "auth" else [], loops=[work])
+
+        return Service(build, settings, name)
+
+    async with serving([loop_of("auth", 0), loop_of("gateway", 0.2)], listen=False):
+        await asyncio.sleep(0)
+    assert events == ["gateway", "auth"]
+
+
 async def test_a_loop_that_raises_ends_the_process_with_its_reason(settings: ServiceSettings) -> None:
     closed: list[str] = []
 

@@ -6,17 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.backings.platform import Platform
+from tests.backings.platform import Platform, made_platform
 from tests.cli.test_commands import GREET
 
 
 @pytest.mark.slow
 def test_what_is_backed_up_is_there_after_a_restore(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    one, two = Platform(tmp_path / "one"), Platform(tmp_path / "two")
     file = tmp_path / "all.backup"
-    try:
+    with made_platform() as one, made_platform() as two:
         one.start()
         one.millrace("sign-up", "ada@example.org", stdin="a long password")
         one.millrace("connection", "create", "board", stdin="s3cret")
@@ -37,18 +34,15 @@ def test_what_is_backed_up_is_there_after_a_restore(tmp_path: Path) -> None:
         assert again.json() == "hello EVE"
         said = two.millrace("restore", str(file), exit_code=78)
         assert "is not empty" in said
-    finally:
-        one.stop()
-        two.stop()
 
 
-def test_a_stopped_installation_is_backed_up_as_well(tmp_path: Path) -> None:
-    one = Platform(tmp_path)
-    one.millrace("migrate")
-    one.millrace("backup", str(tmp_path / "all.backup"))
-    one.settings["MILLRACE_HOME"] = str(tmp_path / "other")
-    one.millrace("restore", str(tmp_path / "all.backup"))
-    one.millrace("migrate")
+def test_a_stopped_installation_is_backed_up_as_well() -> None:
+    with made_platform() as one, made_platform() as two:
+        file = str(one.folder / "all.backup")
+        one.millrace("migrate")
+        one.millrace("backup", file)
+        two.millrace("restore", file)
+        two.millrace("migrate")
 
 
 def test_what_is_no_backup_is_a_sentence_and_changes_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """`millrace up` from outside: ready with one command, mended after any kill, stopped in order, plain about faults."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -8,13 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from chassis.errors import StartRefused
 from cli import supervise
-from tests.backings.platform import Platform, wait_gone
+from tests.backings.platform import Platform, made_platform, wait_gone
 
 SLOW_FLOW = """
 schema: 1
@@ -35,13 +35,10 @@ steps:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Platform]:
+def own() -> Iterator[Platform]:
     """A platform for one test alone, not started."""
-    made = Platform(tmp_path)
-    try:
+    with made_platform() as made:
         yield made
-    finally:
-        made.stop()
 
 
 def sign_up(platform: Platform) -> None:
@@ -141,8 +138,7 @@ def test_a_wrong_port_is_a_sentence(own: Platform) -> None:
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = os.statvfs(tmp_path)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: (usage.f_blocks, usage.f_blocks, 1024))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1024))
     with pytest.raises(StartRefused, match=r"The disk of .* is full"):
         supervise._prepare_home(tmp_path)
 
