@@ -11,7 +11,7 @@ import sys
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,9 +19,12 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 EventDict = MutableMapping[str, object]
+EXPORT_TIMEOUT_S = 5.0
+"""How long a collector may take for one batch of spans, in seconds."""
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "cookie", "api_key", "internal_key", "credential")
 _NEVER_LOGGED = frozenset({"body", "payload", "metadata", "headers", "request", "response"})
@@ -150,17 +153,23 @@ class Metrics(Collector):
         return generate_latest(self.registry)
 
 
-def tracer_provider(endpoint: str, service: str) -> "TracerProvider | None":
-    """Sends spans to a collector; None without an endpoint. Call its `shutdown` (blocking) at the end."""
+class SpanExport(NamedTuple):
+    """Where finished spans go: hand each to `processor.on_end`, made with `resource`."""
+
+    resource: "Resource"
+    processor: "BatchSpanProcessor"
+
+
+def span_export(endpoint: str, service: str) -> SpanExport | None:
+    """Sends spans to a collector (OTLP over gRPC), in batches, from a thread of its own; None without an endpoint.
+
+    Call `processor.shutdown` (blocking) at the end. A collector that is away costs spans, never more.
+    """
     if not endpoint:
         return None
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource.create({"service.name": f"millrace-{service}"}))
-    provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))
-    )
-    return provider
+    exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"), timeout=EXPORT_TIMEOUT_S)
+    return SpanExport(Resource.create({"service.name": f"millrace-{service}"}), BatchSpanProcessor(exporter))

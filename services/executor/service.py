@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import TYPE_CHECKING
 
 from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceStub
 from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_server
@@ -16,6 +17,7 @@ from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
 
 from chassis.backings import open_cache, open_database, open_topics
 from chassis.lifecycle import Chassis, Running
+from chassis.telemetry import span_export
 from flowlang.model import Flow
 from services.executor.answers import Answers
 from services.executor.driver.actions import Actions
@@ -36,6 +38,9 @@ from services.executor.sandbox import Sandbox
 from services.executor.settings import ExecutorSettings
 from services.executor.surroundings import surroundings_at
 
+if TYPE_CHECKING:
+    from services.executor.runs.traces import Traces
+
 PARTITIONS_S = 6 * 3600.0
 
 
@@ -51,6 +56,8 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
     await store.prepare_partitions(settings.weeks_ahead)
     actions = Actions(INSTALLED, egress)
     progress = Progress(cache, chassis.clock)
+    run_store = RunStore(database)
+    traces = await _traces(settings, chassis, run_store)
     plans = Plans(VersionServiceStub(chassis.channel("flows")), partial(_compile, actions))
     incarnation = Incarnation(
         epoch=await store.begin_incarnation(settings.executor_name, sole=settings.sole_executor),
@@ -63,18 +70,33 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
         connections=Connections(ConnectionServiceStub(chassis.channel("auth")), chassis.clock),
         files=FilesPayloads(FileServiceStub(chassis.channel("files"))),
         answer=answers.send,
-        told=progress.told,
+        told=traces.beside(progress.told) if traces else progress.told,
         surroundings=surroundings_at(settings.public_url),
         max_active=settings.max_active_runs,
     )
-    runs = Runs(RunStore(database), plans, chassis.clock)
+    runs = Runs(run_store, plans, chassis.clock)
     return Running(
         servicers=[
             (add_RunServiceServicer_to_server, RunRpc(runs, progress)),
             (add_PieceServiceServicer_to_server, PieceRpc(actions, sandbox)),
         ],
-        loops=[incarnation.run, progress.run, partial(_prepare_partitions, store, settings.weeks_ahead)],
+        loops=[
+            incarnation.run,
+            progress.run,
+            partial(_prepare_partitions, store, settings.weeks_ahead),
+            *([traces.run] if traces else []),
+        ],
     )
+
+
+async def _traces(settings: ExecutorSettings, chassis: Chassis, store: RunStore) -> Traces | None:
+    """Traces of runs, where somebody collects them."""
+    export = span_export(settings.otlp_endpoint, chassis.name)
+    if export is None:
+        return None
+    from services.executor.runs.traces import Traces  # brings OpenTelemetry, 20 MB that nobody else needs
+
+    return await chassis.open(Traces(export, store, slow_s=settings.trace_slow_s, share=settings.trace_share))
 
 
 def _compile(actions: Actions, flow: Flow, version_id: str) -> Plan:

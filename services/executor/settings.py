@@ -25,5 +25,9 @@ class ExecutorSettings(ServiceSettings):
     """Private addresses that flows may call, as `host:port` or `10.0.0.0/8` or `10.0.0.0/8:443`; JSON."""
     weeks_ahead: int = Field(default=4, ge=1, le=52)
     """Weekly partitions kept ready."""
+    trace_slow_s: float = Field(default=10.0, ge=0)
+    """A run that took longer is always traced, in seconds; so is one that failed. Only with `otlp_endpoint`."""
+    trace_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of all other runs that is traced, from 0 to 1."""
     sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
     """Limits of jails; `MILLRACE_SANDBOX__MAX_JAILS=8` and so on."""
