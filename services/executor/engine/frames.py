@@ -56,7 +56,19 @@ class Frame:
 class Work:
     """An action or code step under way, over all its attempts."""
 
-    __slots__ = ("attempt", "begun", "input", "key", "n", "plan", "retry_at_ms", "secrets", "started_ms", "written")
+    __slots__ = (
+        "attempt",
+        "begun",
+        "doubtful",
+        "input",
+        "key",
+        "n",
+        "plan",
+        "retry_at_ms",
+        "secrets",
+        "started_ms",
+        "written",
+    )
 
     def __init__(self, plan: WorkPlan) -> None:
         self.plan = plan
@@ -70,12 +82,15 @@ class Work:
         """The journal holds the input."""
         self.begun = False
         """The journal holds the start of an effect, and no end of it."""
+        self.doubtful = False
+        """A call under this key was cut off: the effect may have happened, whatever later calls under it are told."""
         self.started_ms = 0
         self.retry_at_ms = 0
 
     def next_attempt(self, retry_at_ms: int, *, unknown: bool) -> None:
         """The attempt failed and is journaled. `unknown`: the effect may have happened, so the key stays (I4)."""
         self.attempt += 1
+        self.doubtful = unknown
         if not unknown:
             self.n += 1
         self.begun = False

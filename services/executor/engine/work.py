@@ -4,8 +4,9 @@ Decides: when an attempt is tried again, with which number in its key (I4), what
 Leaves: how the call itself is asked for to action.py and code.py.
 Invariants: input is resolved once and is the same for all attempts. n grows only after an attempt whose failure is
 known and journaled; after a time-out or an interruption the effect may have happened, so the next attempt has the same
-key. A step with `on_error: continue` that failed has the output `{"error": {"kind", "message", "attempt"}}`; any other
-path into it is null.
+key, and so has every later one: that a repetition is refused says nothing about the call that was cut off.
+A step with `on_error: continue` that failed has the output `{"error": {"kind", "message", "attempt"}}`; any other path
+into it is null.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _timed_out(run: Run, frame: Frame, work: Work, console: bytes) -> None:
 def _failed(run: Run, frame: Frame, work: Work, failure: Failure) -> None:
     """Try again, go on without an output, or fail."""
     plan = work.plan
-    unknown = failure.unknown and plan.effect == "effect"
+    unknown = _unknown(work, failure)
     if failure.retryable and work.attempt < plan.retry.max_attempts:
         if not unknown or plan.on_interruption == "retry":
             _retry(run, frame, work, failure, unknown)
@@ -185,12 +186,16 @@ def _emit_failed(
             run.now_ms,
             retry_at_ms,
             continued,
-            failure.unknown and plan.effect == "effect",
+            _unknown(work, failure),
         )
     )
     if work.begun:
         run.urgent = True
     work.written = work.written or bool(work.input)
+
+
+def _unknown(work: Work, failure: Failure) -> bool:
+    return (failure.unknown or work.doubtful) and work.plan.effect == "effect"
 
 
 def _woken(run: Run, frame: Frame, _event: Event) -> None:
@@ -206,6 +211,7 @@ def _woken(run: Run, frame: Frame, _event: Event) -> None:
 def resume(run: Run, frame: Frame, work: Work) -> None:
     """Go on after a recovery that found an effect begun, or a retry pending."""
     work.started_ms = run.now_ms
+    work.doubtful = work.doubtful or work.begun
     if frame.loop is not None and frame.loop.halted() and not work.begun:
         frame.activity = None
         run.go(frame)

@@ -218,14 +218,14 @@ class Driver:
         raise AssertionError("the run does not end")
 
     def result(self) -> tuple[object, ...]:
-        """All that must not depend on crashes: state, error, answer, outputs, effects by key."""
+        """All that must not depend on crashes: state, error, answer, outputs."""
         machine = self.machine
         assert machine.answer is not None
         outputs = {
             (entry.step_id, entry.indices): entry.output for entry in self.entries() if isinstance(entry, StepFinished)
         }
         answer = (machine.answer.status, machine.answer.headers, machine.answer.body)
-        return machine.status, machine.error, answer, outputs, self.keys()
+        return machine.status, machine.error, answer, outputs
 
     def keys(self) -> set[str]:
         """The keys under which effects were begun."""
