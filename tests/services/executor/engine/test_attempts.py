@@ -139,7 +139,7 @@ def test_an_effect_cut_off_in_flight_that_must_not_be_repeated_fails_or_lets_the
 
 
 def test_the_key_stays_after_an_interruption_though_its_repetition_is_refused() -> None:
-    """The call that was cut off may have taken effect; that its repetition is refused (overload) tells nothing of it."""
+    """The call that was cut off may have taken effect; that its repetition is refused (overload) proves nothing."""
     case = Case(PAY)
     first = case.commands[0].key
     again = case.crash(9_000)
