@@ -85,6 +85,8 @@ def apply_all(flow: Flow, operations: Sequence[Operation]) -> Flow:
             flow = _applied(flow, operation)
         except OperationError as error:
             raise OperationError(error.message, index) from None
+        except RecursionError:
+            raise OperationError("The operation nests deeper than a document may; make it flatter.", index) from None
     if fault := fault_in_extent(flow):
         raise OperationError(fault, max(len(operations) - 1, 0))
     return flow

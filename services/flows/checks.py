@@ -42,7 +42,8 @@ MAX_NAME_CHARS = 200
 _SOURCES_AT_ONCE = 500
 _PARSED_KEPT = 8192
 _INLINE_BYTES = 32 * 1024
-"""Above this a document is validated in a thread: the process answers webhooks, too. Measured: 1 MiB takes 0.5 s."""
+"""Above this a document is checked in a thread: the process answers webhooks, too. Measured: 24 KB take 3 ms, 700 KB
+100 ms."""
 _READER = Caller("service", "flows", "", frozenset({options_pb2.PERMISSION_PIECE_READ}))
 """Reads the catalogue, which is the same for every project."""
 _KINDS = {

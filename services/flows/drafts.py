@@ -25,7 +25,8 @@ from services.flows.refusals import draft_stale, flow_not_found, operation_inval
 
 MAX_OPERATIONS_BYTES = 1024 * 1024
 _INLINE_BYTES = 32 * 1024
-"""Above this, document and operations together, the work is done in a thread, as in checks.py."""
+"""Above this, document and operations together, the work is done in a thread, as in checks.py. Measured: 200 operations
+on 24 KB take 15 ms, on 700 KB 330 ms."""
 
 
 class Drafts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import IntEnum
+from typing import cast
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +17,8 @@ from chassis.database import Database, Pooled
 COLUMNS = """id, project_id, name, state, failure, change_number, live_version_id, live_number,
     newest_version_id, newest_number, draft_revision, draft_valid, created_at, updated_at"""
 COLUMN_COUNT = 14
+_SHOWN = """id, name, state, live_version_id, live_number, draft_revision, draft_valid, failure,
+    created_at, updated_at"""
 
 # Primary key flow_pkey (id).
 GET = f"SELECT {COLUMNS} FROM flows.flow WHERE id = $1 AND project_id = $2 AND deleted_at IS NULL"
@@ -22,9 +26,9 @@ LOCK = f"{GET} FOR NO KEY UPDATE"
 # Consumers know no project, and report on flows that were deleted.
 LOCK_ANY = f"SELECT {COLUMNS} FROM flows.flow WHERE id = $1 FOR NO KEY UPDATE"
 # Index flow_by_project (project_id, id DESC): a page is a range of it.
-LIST = f"""SELECT {COLUMNS} FROM flows.flow WHERE project_id = $1 AND id < $2 AND deleted_at IS NULL
+LIST = f"""SELECT {_SHOWN} FROM flows.flow WHERE project_id = $1 AND id < $2 AND deleted_at IS NULL
     ORDER BY id DESC LIMIT $3"""
-LIST_NAMED = f"""SELECT {COLUMNS} FROM flows.flow WHERE project_id = $1 AND id < $2 AND deleted_at IS NULL
+LIST_NAMED = f"""SELECT {_SHOWN} FROM flows.flow WHERE project_id = $1 AND id < $2 AND deleted_at IS NULL
     AND position(lower($4) IN lower(name)) > 0 ORDER BY id DESC LIMIT $3"""
 WRITE_STATE = """UPDATE flows.flow SET state = $2, failure = $3, change_number = $4, live_version_id = $5,
     live_number = $6, newest_version_id = $7, newest_number = $8, updated_at = $9 WHERE id = $1"""
@@ -41,6 +45,9 @@ class State(IntEnum):
     ENABLING = 2
     ENABLED = 3
     ENABLE_FAILED = 4
+
+
+Shown = tuple[UUID, str, int, UUID | None, int, int, bool, str, datetime, datetime]
 
 
 class FlowRow(msgspec.Struct, frozen=True):
@@ -60,6 +67,22 @@ class FlowRow(msgspec.Struct, frozen=True):
     draft_valid: bool
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def shown(self) -> Shown:
+        """What people see of it, in the order of the list's columns."""
+        return (
+            self.id,
+            self.name,
+            self.state,
+            self.live_version_id,
+            self.live_number,
+            self.draft_revision,
+            self.draft_valid,
+            self.failure,
+            self.created_at,
+            self.updated_at,
+        )
 
 
 def now(clock: Clock) -> datetime:
@@ -89,11 +112,13 @@ async def lock_any(connection: Pooled, flow_id: UUID) -> FlowRow | None:
 
 async def page(
     database: Database, project_id: str, before: UUID | None, limit: int, name_contains: str
-) -> list[asyncpg.Record]:
-    """Flows older than an id, newest first: rows with the columns of `FlowRow`, as they come."""
+) -> Sequence[Shown]:
+    """Flows older than an id, newest first: of each what `FlowRow.shown` holds."""
     if name_contains:
-        return await database.fetch(LIST_NAMED, project_id, before or NEWEST, limit, name_contains)
-    return await database.fetch(LIST, project_id, before or NEWEST, limit)
+        rows = await database.fetch(LIST_NAMED, project_id, before or NEWEST, limit, name_contains)
+    else:
+        rows = await database.fetch(LIST, project_id, before or NEWEST, limit)
+    return cast(Sequence[Shown], rows)  # a Record is a tuple of its columns
 
 
 async def write_state(connection: Pooled, flow: FlowRow, at: datetime) -> None:

@@ -12,7 +12,7 @@ from millrace.flows.v1.flow_pb2_grpc import FlowServiceServicer
 from chassis.identity import require_project
 from services.flows.flows import Flows
 from services.flows.publishing import Publishing
-from services.flows.rpc.messages import document_format, fault_messages, flow_message, row_message
+from services.flows.rpc.messages import document_format, fault_messages, flow_message, flow_page
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,7 +34,7 @@ class FlowRpc(FlowServiceServicer):
         rows, following = await self._flows.page(
             require_project(), request.page_size, request.page_token, request.name_contains
         )
-        return pb.ListFlowsResponse(flows=map(row_message, rows), next_page_token=following)
+        return flow_page(rows, following)
 
     async def DeleteFlow(self, request: pb.DeleteFlowRequest, context: Context) -> pb.DeleteFlowResponse:
         await self._publishing.delete(require_project(), UUID(request.flow_id))

@@ -1,5 +1,7 @@
 """Flows, running for real on a database of its own, with the pieces and the jail that judge its drafts."""
 
+# ruff: noqa: N802  # RPCs are called as in the .proto
+
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from millrace.executor.v1 import piece_pb2
 from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_server
 from millrace.flows.v1 import draft_pb2, flow_pb2, version_pb2
 from millrace.flows.v1.draft_pb2_grpc import DraftServiceStub
@@ -18,6 +21,7 @@ from millrace.options.v1 import options_pb2
 
 from chassis.clock import ManualClock
 from chassis.database import Database
+from chassis.errors import Unavailable
 from chassis.identity import ANONYMOUS, Caller, acting_as, service_caller
 from chassis.ids import new_text_id
 from chassis.lifecycle import Chassis, Process, Running, Service, serving
@@ -76,6 +80,7 @@ class Flows:
     internal_drafts: Any
     published: Any
     """VersionService for people."""
+    judge: "Judge"
     database: Database
     clock: TestClock
 
@@ -173,12 +178,26 @@ def common_settings(home: Path, url: str) -> dict[str, Any]:
     }
 
 
-async def build_pieces(_settings: ServiceSettings, chassis: Chassis) -> Running:
-    """The part of executor that flows asks: the installed pieces and a real jail."""
-    sandbox = await chassis.open(Sandbox(SandboxSettings(max_jails=1)))
-    egress = await chassis.open(Egress(EgressSettings()))
-    servicer = PieceRpc(Actions(INSTALLED, egress), sandbox)
-    return Running(servicers=[(add_PieceServiceServicer_to_server, servicer)])
+class Judge(PieceRpc):
+    """The part of executor that flows asks: the installed pieces and a real jail. Can be away."""
+
+    away = False
+    asked: list[str]
+
+    def _ask(self, *what: str) -> None:
+        self.asked += what
+        if self.away:
+            raise Unavailable("SERVICE_AWAY", "The executor is away.", retry_after_s=1)
+
+    async def ListPieces(self, request: piece_pb2.ListPiecesRequest, context: Any) -> piece_pb2.ListPiecesResponse:
+        self._ask("catalogue")
+        return await super().ListPieces(request, context)
+
+    async def CheckSources(
+        self, request: piece_pb2.CheckSourcesRequest, context: Any
+    ) -> piece_pb2.CheckSourcesResponse:
+        self._ask(*(source.text for source in request.sources))
+        return await super().CheckSources(request, context)
 
 
 @asynccontextmanager
@@ -187,9 +206,19 @@ async def running_flows(
 ) -> AsyncIterator[Flows]:
     """Flows on a database, with its judges, and whoever else a test needs."""
     common = common or common_settings(home, url)
+    judges: list[Judge] = []
+
+    async def build_judge(_settings: ServiceSettings, chassis: Chassis) -> Running:
+        sandbox = await chassis.open(Sandbox(SandboxSettings(max_jails=1)))
+        egress = await chassis.open(Egress(EgressSettings()))
+        judge = Judge(Actions(INSTALLED, egress), sandbox)
+        judge.asked = []
+        judges.append(judge)
+        return Running(servicers=[(add_PieceServiceServicer_to_server, judge)])
+
     clock = TestClock(1_731_705_121_500)
     services: list[Service[Any]] = [
-        Service(build_pieces, ServiceSettings(**common), "executor"),
+        Service(build_judge, ServiceSettings(**common), "executor"),
         Service(build, FlowsSettings(**common, publish_wait_s=publish_wait_s)),
         *others,
     ]
@@ -202,6 +231,7 @@ async def running_flows(
             versions=VersionServiceStub(process.channel("flows", service_caller("webhooks"))),
             internal_drafts=DraftServiceStub(process.channel("flows", service_caller("webhooks"))),
             published=VersionServiceStub(people),
+            judge=judges[0],
             database=database,
             clock=clock,
         )

@@ -25,6 +25,13 @@ def step_ids(draft: draft_pb2.Draft) -> list[str]:
     return [step["id"] for step in json.loads(draft.document).get("steps", [])]
 
 
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
 async def test_operations_change_the_draft_and_its_revision(flows: Flows) -> None:
     caller = member()
     flow_id = (await flows.create(caller, document())).flow.id
@@ -88,6 +95,7 @@ async def test_an_edit_on_an_older_revision_is_refused_with_the_current_one(flow
         ({"op": "dance"}, 1),
         ({"op": "add_step", "step": {"kind": "code"}}, 1),
         ({"op": "add_step", "step": code("one")}, 1),
+        ({"op": "update_step", "step_id": "one", "changes": {"id": "two", "input": nested(900)}}, 1),
     ],
 )
 async def test_one_operation_that_cannot_be_applied_refuses_all(

@@ -4,12 +4,17 @@ import json
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
 from millrace.flows.v1 import flow_pb2
 from millrace.flows.v1.flow_pb2 import DOCUMENT_FORMAT_JSON, DOCUMENT_FORMAT_YAML
+from msgspec.structs import replace
 
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.identity import Caller, acting_as
 from chassis.ids import new_text_id
+from flowlang.documents import read_json, read_yaml, write_json
+from flowlang.model import Flow
+from tests.flowlang import strategies
 from tests.services.flows.running import HOOK, Flows, code, document, member
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -206,3 +211,16 @@ async def test_documents_are_stored_packed(flows: Flows) -> None:
     flow_id = (await flows.create(caller, big)).flow.id
     assert await flows.database.fetchval("SELECT octet_length(draft) FROM flows.flow WHERE id = $1", flow_id) < 5_000
     assert len((await flows.draft(caller, flow_id)).document) > 50_000
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(flow=strategies.flows)
+async def test_whatever_can_be_read_is_kept_as_it_is(flows: Flows, flow: Flow) -> None:
+    """However many faults it has: random documents with odd names, texts and numbers."""
+    caller = member()
+    flow_id = (await flows.create(caller, write_json(flow), name="Random")).flow.id
+    kept = replace(flow, name="Random")
+    assert (await flows.draft(caller, flow_id)).document == write_json(kept)
+    for form in (DOCUMENT_FORMAT_JSON, DOCUMENT_FORMAT_YAML):
+        text = (await exported(flows, caller, flow_id, form)).document
+        assert (read_json(text) if form == DOCUMENT_FORMAT_JSON else read_yaml(text)) == kept
