@@ -20,6 +20,7 @@ from gateway.live import Live
 from gateway.parts import PROJECT_HEADER, Parts
 from gateway.routes import auth, connections, drafts, flows, health, pieces, runs
 from gateway.shell import Shell
+from gateway.shortcuts import Shortcuts
 
 WEBHOOKS = "/api/v1/webhooks/"
 ROUTERS = (
@@ -63,7 +64,8 @@ def build_app(
 ) -> ASGIApp:
     """The whole application. `hooks` answers below `WEBHOOKS`; `hook_paths` are its OpenAPI path items."""
     settings = parts.settings
-    rest: ASGIApp = rest_app(parts, hook_paths or {})
+    app = rest_app(parts, hook_paths or {})
+    rest: ASGIApp = Shortcuts(app, app, [*flows.READS, *runs.READS])
     if settings.cors_origins:
         rest = CORSMiddleware(
             rest,

@@ -36,7 +36,7 @@ async def read_json(request: Request, body_type: type[T], *, optional: bool = Fa
     try:
         return msgspec.json.decode(body, type=body_type)
     except msgspec.ValidationError as error:
-        raise request_invalid(_all_faults(body, body_type) or [_fault("", str(error))]) from None
+        raise request_invalid(_all_faults(body, body_type) or [fault("", str(error))]) from None
     except msgspec.DecodeError as error:
         position = _POSITION.search(str(error))
         raise broken_json(_POSITION.sub("", str(error)), int(position[1]) if position else len(body)) from None
@@ -62,13 +62,14 @@ def _all_faults(body: bytes, body_type: type[msgspec.Struct]) -> list[Fault]:
         try:
             msgspec.json.decode(value, type=field.type)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            faults.append(_fault(field.name, str(error)))
+            faults.append(fault(field.name, str(error)))
     unknown = [name for name, _ in zip(given, range(_MAX_FAULTS), strict=False)]
     faults += [Fault(field=name[:100], message="is no field of this request", reason="UNKNOWN") for name in unknown]
     return faults[:_MAX_FAULTS]
 
 
-def _fault(field: str, said: str) -> Fault:
+def fault(field: str, said: str) -> Fault:
+    """A fault out of msgspec's words, which end with the place inside the field."""
     place = _PLACE.search(said)
     inside = place[1] if place else ""
     joined = f"{field}{'' if inside.startswith('[') or not field or not inside else '.'}{inside}"

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from gateway.parts import SECURITY_SCHEME
 from gateway.schemas.flows import DOCUMENT_EXAMPLE
 
 Document = dict[str, Any]
@@ -92,6 +93,19 @@ def json_body(body_type: type[msgspec.Struct], *, required: bool = True) -> Docu
     return {"requestBody": {"required": required, "content": content}}
 
 
+def read_of(query_type: type[msgspec.Struct] | None = None, path_id: str = "") -> Document:
+    """Documents a read of one's project whose route takes nothing but the request (shortcuts.py)."""
+    parameters: list[Document] = []
+    if path_id:
+        parameters.append({"name": path_id, "in": "path", "required": True, "schema": {"type": "string"}})
+    if query_type is not None:
+        _, components = msgspec.json.schema_components([query_type])
+        for name, schema in components[query_type.__name__]["properties"].items():
+            description = schema.pop("description", "")
+            parameters.append({"name": name, "in": "query", "schema": schema, "description": description})
+    return {"parameters": parameters, "security": [{SECURITY_SCHEME: []}]}
+
+
 def document_body() -> Document:
     """Documents a body that is a flow document, JSON or YAML."""
     content = {
@@ -134,6 +148,7 @@ def document_of(app: FastAPI, more_paths: Mapping[str, Document]) -> Document:
 
 def _complete(operation: Document, schemas: Document) -> None:
     if operation.get("security"):
+        operation["security"] = [{SECURITY_SCHEME: []}]
         operation.setdefault("parameters", []).append(_PROJECT_PARAMETER)
     bodies = [operation.get("requestBody", {}), *operation.get("responses", {}).values()]
     for body in bodies:

@@ -23,6 +23,7 @@ from gateway.stubs import Stubs
 from gateway.tokens import AccessTokens
 
 PROJECT_HEADER = "x-millrace-project"
+SECURITY_SCHEME = "accessToken"
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,29 @@ def parts(request: Request) -> Parts:
     return made
 
 
+async def caller_of(request: Request) -> Caller:
+    """Who makes a request, and in which project. Raises: Unauthenticated; NotFound PROJECT_NOT_FOUND."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated(
+            "SIGN_IN_FIRST", "This needs a signed-in caller. Send the access token as `Authorization: Bearer`."
+        )
+    verified = await parts(request).tokens.verified(token.strip())
+    return verified.caller(request.headers.get(PROJECT_HEADER, ""))
+
+
 class BearerToken(SecurityBase):
     """Proves who calls, by the access token of the request. Documented as a bearer scheme in OpenAPI."""
 
     def __init__(self) -> None:
-        self.scheme_name = "accessToken"
+        self.scheme_name = SECURITY_SCHEME
         self.model = HTTPBearerModel(
             bearerFormat="JWT", description="An access token from sign-up, sign-in or refresh."
         )
 
     async def __call__(self, request: Request) -> Caller:
-        """The caller. Raises: Unauthenticated; NotFound PROJECT_NOT_FOUND."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated(
-                "SIGN_IN_FIRST", "This needs a signed-in caller. Send the access token as `Authorization: Bearer`."
-            )
-        verified = await parts(request).tokens.verified(token.strip())
-        return verified.caller(request.headers.get(PROJECT_HEADER, ""))
+        """As `caller_of`."""
+        return await caller_of(request)
 
 
 SignedIn = Annotated[Caller, Depends(BearerToken())]

@@ -8,9 +8,9 @@ from millrace.auth.v1 import connection_pb2
 from chassis.identity import acting_as
 from gateway.answers import json_answer, no_content
 from gateway.bodies import read_json
-from gateway.openapi import json_body
-from gateway.paging import PageSize, PageToken
+from gateway.openapi import json_body, read_of
 from gateway.parts import SignedIn, parts
+from gateway.queries import PageQuery, read_query
 from gateway.refusals import refusals
 from gateway.schemas import connections as schemas
 
@@ -42,15 +42,18 @@ async def create_connection(request: Request, caller: SignedIn) -> Response:
 
 
 @router.get(
-    "", summary="List connections", response_model=schemas.ConnectionPage, responses=refusals("PAGE_TOKEN_INVALID")
+    "",
+    summary="List connections",
+    response_model=schemas.ConnectionPage,
+    responses=refusals("PAGE_TOKEN_INVALID"),
+    openapi_extra=read_of(PageQuery),
 )
-async def list_connections(
-    request: Request, caller: SignedIn, page_size: PageSize = 0, page_token: PageToken = ""
-) -> Response:
+async def list_connections(request: Request, caller: SignedIn) -> Response:
     """The connections of the project, newest first."""
+    query = read_query(request, PageQuery)
     with acting_as(caller):
         answer = await parts(request).stubs.connections.ListConnections(
-            connection_pb2.ListConnectionsRequest(page_size=page_size, page_token=page_token)
+            connection_pb2.ListConnectionsRequest(page_size=query.page_size, page_token=query.page_token)
         )
     found = [schemas.connection_view(connection) for connection in answer.connections]
     return json_answer({"connections": found, "next_page_token": answer.next_page_token})

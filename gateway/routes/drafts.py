@@ -8,9 +8,9 @@ from millrace.flows.v1 import draft_pb2, version_pb2
 from chassis.identity import acting_as
 from gateway.answers import json_answer
 from gateway.bodies import read_json
-from gateway.openapi import json_body
-from gateway.paging import PageSize, PageToken
+from gateway.openapi import json_body, read_of
 from gateway.parts import SignedIn, parts
+from gateway.queries import PageQuery, read_query
 from gateway.refusals import refusals
 from gateway.routes.flows import SWITCH_S, FlowId, switched
 from gateway.schemas import flows as schemas
@@ -76,12 +76,12 @@ async def publish_draft(request: Request, caller: SignedIn, flow_id: FlowId) -> 
     summary="List versions",
     response_model=schemas.VersionPage,
     responses=refusals("FLOW_NOT_FOUND", "PAGE_TOKEN_INVALID"),
+    openapi_extra=read_of(PageQuery),
 )
-async def list_versions(
-    request: Request, caller: SignedIn, flow_id: FlowId, page_size: PageSize = 0, page_token: PageToken = ""
-) -> Response:
+async def list_versions(request: Request, caller: SignedIn, flow_id: FlowId) -> Response:
     """The published versions of a flow, newest first, without their documents."""
-    asked = version_pb2.ListVersionsRequest(flow_id=flow_id, page_size=page_size, page_token=page_token)
+    query = read_query(request, PageQuery)
+    asked = version_pb2.ListVersionsRequest(flow_id=flow_id, page_size=query.page_size, page_token=query.page_token)
     with acting_as(caller):
         answer = await parts(request).stubs.versions.ListVersions(asked)
     found = [schemas.version_view(version) for version in answer.versions]

@@ -8,12 +8,13 @@ from millrace.flows.v1 import flow_pb2
 from chassis.identity import acting_as
 from gateway.answers import json_answer, no_content
 from gateway.bodies import read_json
-from gateway.openapi import document_body, json_body
-from gateway.paging import PageSize, PageToken
-from gateway.parts import SignedIn, parts
+from gateway.openapi import document_body, json_body, read_of
+from gateway.parts import SignedIn, caller_of, parts
 from gateway.problems import is_json, unsupported
+from gateway.queries import read_query
 from gateway.refusals import refusals
 from gateway.schemas import flows as schemas
+from gateway.shortcuts import Read
 
 router = APIRouter(prefix="/api/v1/flows", tags=["flows"])
 
@@ -43,18 +44,20 @@ async def create_flow(request: Request, caller: SignedIn) -> Response:
     return json_answer(view, 201, {"location": f"/api/v1/flows/{answer.flow.id}"})
 
 
-@router.get("", summary="List flows", response_model=schemas.FlowPage, responses=refusals("PAGE_TOKEN_INVALID"))
-async def list_flows(
-    request: Request,
-    caller: SignedIn,
-    page_size: PageSize = 0,
-    page_token: PageToken = "",
-    name_contains: Annotated[
-        str, Query(max_length=200, description="Only flows whose name contains this text, case ignored.")
-    ] = "",
-) -> Response:
+@router.get(
+    "",
+    summary="List flows",
+    response_model=schemas.FlowPage,
+    responses=refusals("PAGE_TOKEN_INVALID"),
+    openapi_extra=read_of(schemas.FlowsQuery),
+)
+async def list_flows(request: Request) -> Response:
     """The flows of the project, newest first. A page token is bound to the filter."""
-    asked = flow_pb2.ListFlowsRequest(page_size=page_size, page_token=page_token, name_contains=name_contains)
+    caller = await caller_of(request)
+    query = read_query(request, schemas.FlowsQuery)
+    asked = flow_pb2.ListFlowsRequest(
+        page_size=query.page_size, page_token=query.page_token, name_contains=query.name_contains
+    )
     with acting_as(caller):
         answer = await parts(request).stubs.flows.ListFlows(asked)
     found = [schemas.flow_view(flow) for flow in answer.flows]
@@ -96,11 +99,18 @@ async def import_flow(
     return json_answer(view, 200 if flow_id else 201, {"location": f"/api/v1/flows/{answer.flow.id}"})
 
 
-@router.get("/{flow_id}", summary="Get a flow", response_model=schemas.Flow, responses=refusals("FLOW_NOT_FOUND"))
-async def get_flow(request: Request, caller: SignedIn, flow_id: FlowId) -> Response:
+@router.get(
+    "/{flow_id}",
+    summary="Get a flow",
+    response_model=schemas.Flow,
+    responses=refusals("FLOW_NOT_FOUND"),
+    openapi_extra=read_of(path_id="flow_id"),
+)
+async def get_flow(request: Request) -> Response:
     """One flow, without its document."""
-    with acting_as(caller):
-        answer = await parts(request).stubs.flows.GetFlow(flow_pb2.GetFlowRequest(flow_id=flow_id))
+    asked = flow_pb2.GetFlowRequest(flow_id=request.path_params["flow_id"])
+    with acting_as(await caller_of(request)):
+        answer = await parts(request).stubs.flows.GetFlow(asked)
     return json_answer(schemas.flow_view(answer.flow))
 
 
@@ -178,3 +188,6 @@ async def export_flow(
 def switched(flow: flow_pb2.Flow) -> int:
     """The HTTP status of a switch: 202 while it is under way."""
     return 202 if flow.state == flow_pb2.FLOW_STATE_ENABLING else 200
+
+
+READS = [Read("/api/v1/flows", list_flows), Read("/api/v1/flows/{flow_id}", get_flow)]

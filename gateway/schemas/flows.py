@@ -12,6 +12,7 @@ from millrace.flows.v1 import draft_pb2, flow_pb2, version_pb2
 from msgspec import Meta
 from pydantic import Field
 
+from gateway.queries import PageQuery
 from gateway.schemas.common import Json, Model, enum_views, example, json_view, time_view
 
 DOCUMENT_EXAMPLE = {
@@ -51,6 +52,14 @@ _STATES = enum_views(flow_pb2.FlowState.DESCRIPTOR, "FLOW_STATE_")
 FlowStateWord = Literal["disabled", "enabling", "enabled", "enable_failed"]
 
 MAX_INT64 = 2**63 - 1
+
+
+class FlowsQuery(PageQuery):
+    """Which flows to list."""
+
+    name_contains: Annotated[
+        str, Meta(max_length=200, description="Only flows whose name contains this text, case ignored.")
+    ] = ""
 
 
 class CreateFlowBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from millrace.executor.v1 import run_pb2
+from msgspec import Meta
 from pydantic import Field
 
+from gateway.queries import PageQuery
 from gateway.schemas.common import Json, Model, enum_views, example, json_view, time_view
 
 _RUN = {
@@ -54,6 +57,15 @@ RunStatusWord = Literal[
     "internal_error",
 ]
 StepStatusWord = Literal["running", "succeeded", "failed", "retrying", "skipped", "interrupted"]
+
+
+class RunsQuery(PageQuery):
+    """Which runs to list."""
+
+    flow_id: Annotated[str, Meta(max_length=36, description="Only runs of this flow.")] = ""
+    status: Annotated[
+        list[RunStatusWord], Meta(max_length=11, description="Only runs in this state; may be repeated.")
+    ] = msgspec.field(default_factory=list)
 
 
 class RunError(Model):
