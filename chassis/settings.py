@@ -40,6 +40,7 @@ class ServiceSettings(BaseSettings):
     internal_key: SecretStr = SecretStr("")
     """Signs identities between processes; 32 characters or more; the same for all. Embedded: made at first start."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least weight of the log lines written: `debug`, `info`, `warning` or `error`."""
     otlp_endpoint: str = ""
     """`http://host:4317` of an OpenTelemetry collector; empty: no traces leave."""
     listen: str = ""

@@ -25,7 +25,7 @@ def test_the_linter_finds_nothing() -> None:
 
 
 def test_types_are_right() -> None:
-    folders = ["chassis", "flowlang", "services", "gateway", "cli", "pieces", "sdk/src", "deploy", "tests"]
+    folders = ["chassis", "flowlang", "services", "gateway", "cli", "pieces", "sdk/src", "deploy", "docs", "tests"]
     folders += [name for name in ("bench", "examples") if list((ROOT / name).glob("*.py"))]
     _holds(str(TOOLS / "mypy"), "--no-error-summary", *folders)
 
