@@ -181,15 +181,18 @@ async def test_a_flow_is_switched_off_and_on(flows: Flows) -> None:
     assert await changes(flows, flow_id) == [1, 2, 3]
 
 
-async def test_switching_off_waits_until_it_was_applied(impatient: Flows) -> None:
-    """The state is told at once; the call returns when consumers have reported, here after the limit."""
+@pytest.mark.parametrize("end", ["disable", "delete"])
+async def test_switching_off_returns_when_it_was_applied_and_no_sooner(flows: Flows, end: str) -> None:
     caller = member()
-    flow_id = await _enabled_by_hand(impatient, caller)
-    waiting = asyncio.create_task(impatient.disable(caller, flow_id))
-    while (await impatient.live(flow_id)).enabled:
+    flow_id = await flows.enabled(caller, document())
+    waiting = asyncio.create_task(getattr(flows, end)(caller, flow_id))
+    while (live := await flows.live(flow_id)).enabled:
         await asyncio.sleep(0)
+    for _ in range(20):
+        await flows.live(flow_id)
     assert not waiting.done()
-    assert (await waiting).state == FLOW_STATE_DISABLED
+    await flows.report(flow_id, live.change_number)
+    await waiting
 
 
 async def test_a_refusal_while_off_does_not_bring_the_old_version_back(flows: Flows) -> None:
