@@ -193,18 +193,17 @@ class Process:
             for service in services:
                 settings = service.settings
                 own = settings.listen_address if len(services) == 1 else settings.address_of
-                address = own(service.name) if listen else ""
-                group.create_task(self._live(service, address), name=f"service {service.name}")
+                group.create_task(self._live(service, own if listen else None), name=f"service {service.name}")
 
-    async def _live(self, service: "_Resolved", address: str) -> None:
+    async def _live(self, service: "_Resolved", address_of: Callable[[str], str] | None) -> None:
         bind_service(service.name)
         server = self._servers[service.name]
         async with AsyncExitStack() as stack:
             running = await service.build(Chassis(service.name, service.settings, self, stack))
             for add, servicer in running.servicers:
                 add(servicer, server)  # type: ignore[arg-type]  # `Never` stands for the servicer's own class
-            if address and running.servicers:
-                server.listen(address)
+            if address_of is not None and running.servicers:
+                server.listen(address_of(service.name))
             if not running.servicers:
                 self._ways_in.add(service.name)
             await self._barrier.wait()

@@ -82,7 +82,7 @@ async def _run(place: Place, environment: Mapping[str, str]) -> int:
                 await _port_is_free(place)
                 gate.close()
                 await supervisor.ready()
-                announcing = asyncio.create_task(_announce(place))
+                announcing = asyncio.create_task(announce(place))
                 await supervisor.wait()
                 announcing.cancel()
                 print("Millrace is stopping.", flush=True)
@@ -207,7 +207,7 @@ def _free_port(host: str) -> int:
         return int(asked.getsockname()[1])
 
 
-async def _announce(place: Place) -> None:
+async def announce(place: Place) -> None:
     """Says once that everything answers."""
     while not await _is_ready(place):  # noqa: ASYNC110  # another process gets ready: there is no event of it here
         await asyncio.sleep(_READY_POLL_S)

@@ -1,4 +1,4 @@
-"""The whole platform as `millrace up` starts it, in a home of its own, for tests that look at it from outside."""
+"""The whole platform in a home of its own, for tests that look at it from outside: embedded, or as a cluster."""
 
 import contextlib
 import json
@@ -20,11 +20,14 @@ import pytest
 _READY_WITHIN_S = 120
 _STOP_WITHIN_S = 60
 _GONE_WITHIN_S = 20
+_ROOT = Path(__file__).resolve().parent.parent.parent
 _MILLRACE = str(Path(sys.executable).with_name("millrace"))
 
 
 class Platform:
     """One installation. Its home, port and sign-in stay over `kill` and `start`."""
+
+    command = (_MILLRACE, "up")
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -43,7 +46,9 @@ class Platform:
         own = {
             "MILLRACE_HOME": str(self.home),
             "MILLRACE_PORT": str(self.port),
+            "MILLRACE_CLUSTER": str(self.home),
             "MILLRACE_CONFIG": str(self.folder / "config"),
+            "PYTHONPATH": str(_ROOT),
             "MILLRACE_AUTH_BCRYPT_COST": "4",
         }
         return inherited | own | self.settings
@@ -57,7 +62,7 @@ class Platform:
         """Start it without waiting."""
         with (self.folder / "output.log").open("a") as log:
             self._process = subprocess.Popen(
-                [_MILLRACE, "up"], cwd=self.folder, env=self.environment, stdout=log, stderr=log, text=True
+                self.command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, text=True
             )
         return self._process
 
@@ -89,15 +94,12 @@ class Platform:
         pytest.fail(f"The platform is not ready:\n{self.output[-4000:]}")
 
     def pid(self, name: str) -> int:
-        """The process id of `supervisor`, `edge`, `executor` or `postgres`."""
+        """The process id of `supervisor`, `postgres`, `edge` or `executor`; in a cluster of each service."""
         assert self._process is not None
         if name == "supervisor":
             return self._process.pid
         for pid in _children(self._process.pid):
-            command = _command(pid)
-            if command[-2:] == ["cli.up", name] or (
-                name == "postgres" and command[:1] and command[0].endswith("/postgres")
-            ):
+            if _is(name, _command(pid)):
                 return pid
         raise LookupError(f"{name} does not run")
 
@@ -159,6 +161,12 @@ def wait_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
+def _is(name: str, command: list[str]) -> bool:
+    if name == "postgres":
+        return command[:1] != [] and command[0].endswith("/postgres")
+    return command[-2:] in (["cli.up", name], ["-m", f"services.{name}"], ["-m", name])
+
+
 def _command(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
@@ -181,11 +189,23 @@ def _free_port() -> int:
         return int(asked.getsockname()[1])
 
 
+class ClusterPlatform(Platform):
+    """Every service and the gateway as its own process, on real Kafka, Redis and PostgreSQL."""
+
+    command = (sys.executable, "-m", "deploy.cluster")
+
+    @property
+    def output(self) -> str:
+        """What it printed in all its lives, and what its processes logged."""
+        logs = sorted((self.home / "logs").glob("*.log"))
+        return super().output + "".join(f"\n-- {log.name}\n{log.read_text()}" for log in logs)
+
+
 @contextlib.contextmanager
-def made_platform() -> Iterator[Platform]:
+def made_platform(kind: type[Platform] = Platform) -> Iterator[Platform]:
     """A platform of one's own, not started. Not below pytest's folders, which PostgreSQL's own user may not enter."""
     folder = Path(tempfile.mkdtemp(prefix="mr-up-"))
-    made = Platform(folder)
+    made = kind(folder)
     try:
         yield made
     finally:

@@ -1,7 +1,6 @@
 """The command line as a person and as a script use it, against the platform itself."""
 
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -127,28 +126,23 @@ def test_a_connection_goes_in_by_stdin_and_never_comes_out(signed_in: Platform) 
     assert signed_in.millrace_json("connection", "list") == []
 
 
-def test_a_run_is_watched_live(signed_in: Platform, greet: str) -> None:
-    watching = subprocess.Popen(
-        [Path(sys.executable).with_name("millrace"), "run", "tail", "--flow", greet, "--json"],
-        cwd=signed_in.folder,
-        env=signed_in.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert watching.stdout is not None
-    os.set_blocking(watching.stdout.fileno(), False)
-    try:
-        deadline = time.monotonic() + 60
-        seen = ""
-        while '"status": "succeeded"' not in seen and time.monotonic() < deadline:
-            call(signed_in, greet, "Bob")
-            time.sleep(0.5)
-            seen += watching.stdout.read() or ""
-        told = json.loads(seen.splitlines()[-1])
-        assert told["run"]["flow_id"] == greet
-    finally:
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 0
+def test_a_run_is_watched_live(signed_in: Platform, greet: str, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with output.open("w") as out:
+        watching = subprocess.Popen(
+            [Path(sys.executable).with_name("millrace"), "run", "tail", "--flow", greet, "--json"],
+            cwd=signed_in.folder,
+            env=signed_in.environment,
+            stdout=out,
+        )
+    deadline = time.monotonic() + 60
+    while '"status": "succeeded"' not in output.read_text():
+        assert time.monotonic() < deadline, output.read_text()
+        call(signed_in, greet, "Bob")  # again and again: who does not watch yet is not told
+        time.sleep(0.5)
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 0
+    assert json.loads(output.read_text().splitlines()[0])["run"]["flow_id"] == greet
 
 
 def test_a_tail_of_one_run_ends_with_it(signed_in: Platform, greet: str) -> None:
