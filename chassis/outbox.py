@@ -82,7 +82,7 @@ class Outbox:
         is locked for other writers until then.
         """
         log = self._same_database
-        if log is not None:
+        if log is not None:  # I9: either way it is one commit with the fact
             await log.append_in(connection, topic, records)
             return
         check_sizes(topic, records)

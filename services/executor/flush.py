@@ -100,6 +100,7 @@ class Flusher:
         self._flush_no = 0
         self._dirty: dict[ActiveRun, None] = {}
         self._plain: list[PlainWrite] = []
+        self._plain_ids: set[bytes] = set()
         self._operations: list[StoreOperation] = []
         self._wake = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
@@ -124,7 +125,12 @@ class Flusher:
     def write(self, write: PlainWrite) -> None:
         """Store a run that is not at work here with the next flush."""
         self._plain.append(write)
+        self._plain_ids.add(write.write.identity.run_id)
         self._wake.set()
+
+    def holds(self, run_id: bytes) -> bool:
+        """Whether the next flush will store this run: a second delivery must not go into the same one (I2)."""
+        return run_id in self._plain_ids
 
     async def durable(self, run: ActiveRun, after: int) -> None:
         """Return when the first `after` journal entries of `run` are committed and this incarnation's lease is fresh
@@ -175,6 +181,7 @@ class Flusher:
         runs = self._gather()
         operations, self._operations = self._operations, []
         plain, self._plain = self._plain, []
+        self._plain_ids.clear()
         for item in plain:
             if item.slot is not None:
                 item.slot.written()
@@ -313,14 +320,15 @@ class Flusher:
     def _tell(self, runs: Sequence[ActiveRun], duplicates: set[bytes]) -> None:
         """Let the barriers go and tell whoever listens."""
         if duplicates:
-            for run in runs:
-                if run.identity.run_id in duplicates:
-                    run.drop()
-                    self._dirty.pop(run, None)
-                    self._rejected(run)
-            runs = [run for run in runs if run.identity.run_id not in duplicates]
+            # A run that was known before is the one that the second delivery in this same flush is a duplicate of.
+            again = [run for run in runs if not run.known and run.identity.run_id in duplicates]
+            for run in again:
+                run.drop()
+                self._dirty.pop(run, None)
+                self._rejected(run)
+            runs = [run for run in runs if run not in again]
         for run in runs:
-            run.durable = run.taken
+            run.durable = run.taken  # I3: only now is it finished, for barriers, answers and whoever watches
             run.known = True
             if run.waiters:
                 waiting, run.waiters = run.waiters, []

@@ -14,6 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
+from google.protobuf.message import DecodeError
 from millrace.events.v1.events_pb2 import ExecutionBatch, ExecutionRequest
 
 from chassis.clock import Clock
@@ -27,7 +28,7 @@ from services.executor.engine.journal import RunStarted, encode_chunk
 from services.executor.engine.machine import Machine
 from services.executor.engine.plan import Plan
 from services.executor.flush import Flusher, PlainWrite
-from services.executor.plans import Plans, unrunnable
+from services.executor.plans import BROKEN, Plans, Unrunnable, unrunnable
 from services.executor.positions import Positions, RecordSlot
 from services.executor.store import Position, RunIdentity, RunStatus, RunWrite, Store
 from services.executor.surroundings import SurroundingsOf
@@ -142,19 +143,28 @@ class Intake:
         return starts
 
     async def _take(self, records: Sequence[Record]) -> None:
-        batches = [(record, ExecutionBatch.FromString(record.value).requests) for record in records]
+        batches = [(record, await self._requests(record)) for record in records]
         plans = await self._plans.get({request.version_id for _, requests in batches for request in requests})
         for record, requests in batches:
             slot = self._positions.opened(record.partition, record.offset, len(requests))
             at_once = record.offset >= self._backlog.get(record.partition, 0)
             for request in requests:
-                if timestamp_ms(UUID(bytes=request.run_id)) < self._oldest_ms:
+                if timestamp_ms(UUID(bytes=request.run_id)) < self._oldest_ms:  # I7: its run id may be forgotten
                     await self._bury(request, b"too_old")
                     slot.written()
                     continue
                 payload = request.payload or await self._payload(request)
                 self._start(request, payload, plans.get(request.version_id), slot, at_once=at_once)
         await reach("intake.taken")
+
+    async def _requests(self, record: Record) -> Sequence[ExecutionRequest]:
+        """What a record asks for. One that cannot be read goes to the dead letters as it is, and holds up nothing."""
+        try:
+            return ExecutionBatch.FromString(record.value).requests
+        except DecodeError as error:
+            log.error("record_buried", partition=record.partition, offset=record.offset, reason=str(error))  # noqa: TRY400
+            await self._log.publish(DEAD_LETTERS, [OutRecord(b"unreadable", record.value)])
+            return ()
 
     async def _bury(self, request: ExecutionRequest, reason: bytes) -> None:
         log.error("execution_buried", run_id=request.run_id.hex(), flow_id=request.flow_id, reason=reason.decode())
@@ -163,7 +173,10 @@ class Intake:
         )
 
     async def _payload(self, request: ExecutionRequest) -> bytes:
-        """A payload that was too large for its record. Waits while files is away: that is no failure of a run."""
+        """A payload that was too large for its record; empty when there is none.
+
+        Waits while files is away: that is no failure of a run.
+        """
         if not request.payload_file_id:
             return b""
         while True:
@@ -179,7 +192,7 @@ class Intake:
     def _start(
         self, request: ExecutionRequest, payload: bytes, plan: Plan | None, slot: RecordSlot, *, at_once: bool
     ) -> None:
-        if request.run_id in self._active:
+        if request.run_id in self._active or self._flusher.holds(request.run_id):
             slot.written()  # a second delivery of what is in hand (I2)
             return
         identity = RunIdentity(
@@ -192,21 +205,34 @@ class Intake:
             request.reply_to,
         )
         now_ms = self._clock.now_ms()
-        if plan is None or not at_once or len(self._active) >= self._max_active:
-            started = RunStarted(request.trigger_id, payload, now_ms)
-            if plan is None:
-                write = unrunnable(identity, [started], 0, now_ms)
-            else:
-                write = RunWrite(identity, True, 0, encode_chunk([started]), RunStatus.QUEUED, None)
+        started = RunStarted(request.trigger_id, payload, now_ms)
+        if plan is None or not payload:
+            self._flusher.write(
+                PlainWrite(unrunnable(identity, [started], 0, now_ms, self._why_not(request, payload)), slot)
+            )
+            return
+        if not at_once or len(self._active) >= self._max_active:
+            write = RunWrite(identity, True, 0, encode_chunk([started]), RunStatus.QUEUED, None)
             self._flusher.write(PlainWrite(write, slot))
             return
-        machine, commands = Machine.start(
-            plan, request.run_id, request.trigger_id, payload, now_ms, surroundings=self._surroundings(identity)
-        )
+        try:
+            machine, commands = Machine.start(
+                plan, request.run_id, request.trigger_id, payload, now_ms, surroundings=self._surroundings(identity)
+            )
+        except Exception:  # one run that we fail at must not end the executor, again after every restart
+            log.exception("run_broke", run_id=request.run_id.hex(), flow_id=request.flow_id)
+            self._flusher.write(PlainWrite(unrunnable(identity, [started], 0, now_ms, BROKEN), slot))
+            return
         run = ActiveRun(identity, plan, machine, now_ms)
         run.slot = slot
         self._active.add(run)
         self._driver.begin(run, commands)
+
+    def _why_not(self, request: ExecutionRequest, payload: bytes) -> Unrunnable:
+        if payload:
+            return Unrunnable("VERSION_NOT_RUNNABLE", self._plans.why_not(request.version_id))
+        what = f"there is no file {request.payload_file_id}" if request.payload_file_id else "none came with its event"
+        return Unrunnable("PAYLOAD_MISSING", f"The payload of this run is missing: {what}. Send the event again.")
 
     async def _room(self, consumer: LogConsumer) -> None:
         """Back-pressure: read on when enough of what was read is stored."""

@@ -99,7 +99,7 @@ class Publisher:
         except MillraceError as error:
             failure = error
         for event in events:
-            if failure is None:
+            if failure is None:  # I1: nobody hears of success before the log has it
                 _tell_accepted(event)
             else:
                 self._tell_refused(event, failure)
