@@ -161,7 +161,7 @@ class EditDraftRequest(_message.Message):
     seen_revision: _builtins.int
     """The revision that the operations were made on."""
     edit_id: _builtins.str
-    """Chosen by the client; makes the call safe to repeat."""
+    """Chosen by the client; makes the call safe to repeat. Remembered for 200 revisions."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """One JSON object each, told apart by `op`; the vocabulary stands in flowlang/operations.py and the OpenAPI document. 1 to 200, 1 MiB together."""

@@ -57,7 +57,8 @@ class DraftServiceServicer:
     """
 
     def GetDraft(self, request, context):
-        """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND.
+        """The draft with its faults (500 at most) and, per trigger, the newest captured sample: of 20 triggers at most, the newest first, 8 MiB
+        together. Errors: NotFound FLOW_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,14 +67,15 @@ class DraftServiceServicer:
     def EditDraft(self, request, context):
         """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
         Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
-        Invalid OPERATION_INVALID (which operation, what to mend).
+        Invalid OPERATION_INVALID (which operation, what to mend); TooLarge OPERATIONS_TOO_LARGE; Unavailable when new code must be parsed and
+        the executor is away (nothing was changed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SaveSample(self, request, context):
-        """Stores what a simulated trigger received as the sample of that trigger; the newest wins.
+        """Stores what a simulated trigger received as the sample of that trigger; the newest wins. Errors: NotFound FLOW_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

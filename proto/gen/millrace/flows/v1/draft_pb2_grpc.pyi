@@ -34,14 +34,17 @@ class DraftServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DraftServiceAsyncStub: ...
     GetDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.GetDraftRequest, _draft_pb2.GetDraftResponse]
-    """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND."""
+    """The draft with its faults (500 at most) and, per trigger, the newest captured sample: of 20 triggers at most, the newest first, 8 MiB
+    together. Errors: NotFound FLOW_NOT_FOUND.
+    """
     EditDraft: _grpc.UnaryUnaryMultiCallable[_draft_pb2.EditDraftRequest, _draft_pb2.EditDraftResponse]
     """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
     Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
-    Invalid OPERATION_INVALID (which operation, what to mend).
+    Invalid OPERATION_INVALID (which operation, what to mend); TooLarge OPERATIONS_TOO_LARGE; Unavailable when new code must be parsed and
+    the executor is away (nothing was changed).
     """
     SaveSample: _grpc.UnaryUnaryMultiCallable[_draft_pb2.SaveSampleRequest, _draft_pb2.SaveSampleResponse]
-    """Stores what a simulated trigger received as the sample of that trigger; the newest wins."""
+    """Stores what a simulated trigger received as the sample of that trigger; the newest wins. Errors: NotFound FLOW_NOT_FOUND."""
 
 @_typing.type_check_only
 class DraftServiceAsyncStub(DraftServiceStub):
@@ -49,14 +52,17 @@ class DraftServiceAsyncStub(DraftServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.GetDraftRequest, _draft_pb2.GetDraftResponse]  # type: ignore[assignment]
-    """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND."""
+    """The draft with its faults (500 at most) and, per trigger, the newest captured sample: of 20 triggers at most, the newest first, 8 MiB
+    together. Errors: NotFound FLOW_NOT_FOUND.
+    """
     EditDraft: _aio.UnaryUnaryMultiCallable[_draft_pb2.EditDraftRequest, _draft_pb2.EditDraftResponse]  # type: ignore[assignment]
     """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
     Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
-    Invalid OPERATION_INVALID (which operation, what to mend).
+    Invalid OPERATION_INVALID (which operation, what to mend); TooLarge OPERATIONS_TOO_LARGE; Unavailable when new code must be parsed and
+    the executor is away (nothing was changed).
     """
     SaveSample: _aio.UnaryUnaryMultiCallable[_draft_pb2.SaveSampleRequest, _draft_pb2.SaveSampleResponse]  # type: ignore[assignment]
-    """Stores what a simulated trigger received as the sample of that trigger; the newest wins."""
+    """Stores what a simulated trigger received as the sample of that trigger; the newest wins. Errors: NotFound FLOW_NOT_FOUND."""
 
 class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and edits drafts."""
@@ -67,7 +73,9 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _draft_pb2.GetDraftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_draft_pb2.GetDraftResponse, _abc.Awaitable[_draft_pb2.GetDraftResponse]]:
-        """The draft with its faults and, per trigger, the newest captured sample. Errors: NotFound FLOW_NOT_FOUND."""
+        """The draft with its faults (500 at most) and, per trigger, the newest captured sample: of 20 triggers at most, the newest first, 8 MiB
+        together. Errors: NotFound FLOW_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def EditDraft(
@@ -77,7 +85,8 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_draft_pb2.EditDraftResponse, _abc.Awaitable[_draft_pb2.EditDraftResponse]]:
         """Applies operations in order, all or none. An `edit_id` seen before changes nothing and answers with the draft as it is.
         Errors: NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE (carries the current revision; read the draft and redo);
-        Invalid OPERATION_INVALID (which operation, what to mend).
+        Invalid OPERATION_INVALID (which operation, what to mend); TooLarge OPERATIONS_TOO_LARGE; Unavailable when new code must be parsed and
+        the executor is away (nothing was changed).
         """
 
     @_abc_1.abstractmethod
@@ -86,6 +95,6 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _draft_pb2.SaveSampleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_draft_pb2.SaveSampleResponse, _abc.Awaitable[_draft_pb2.SaveSampleResponse]]:
-        """Stores what a simulated trigger received as the sample of that trigger; the newest wins."""
+        """Stores what a simulated trigger received as the sample of that trigger; the newest wins. Errors: NotFound FLOW_NOT_FOUND."""
 
 def add_DraftServiceServicer_to_server(servicer: DraftServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -83,7 +83,8 @@ class FlowServiceServicer:
 
     def CreateFlow(self, request, context):
         """Creates a flow with a draft. Without a document the draft has no trigger and no step.
-        Errors: Invalid DOCUMENT_INVALID when the document cannot be read at all (faults in its steps are kept in the draft).
+        Errors: Invalid DOCUMENT_INVALID with line and column when the document cannot be read at all (faults in its steps are kept in the
+        draft), NAME_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +112,7 @@ class FlowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableFlow(self, request, context):
-        """Switches a published flow on; returns when its triggers are live, or after 10 s with the state `enabling`.
+        """Takes the version published last live; returns when its triggers are, or after 10 s with the state `enabling`.
         Errors: NotFound FLOW_NOT_FOUND; Conflict FLOW_NOT_PUBLISHED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,7 +128,7 @@ class FlowServiceServicer:
 
     def ImportFlow(self, request, context):
         """Replaces the draft by a document in JSON or YAML, or creates a flow with it.
-        Errors: Invalid DOCUMENT_INVALID with line and column; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
+        Errors: Invalid DOCUMENT_INVALID with line and column, NAME_INVALID; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class FlowServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FlowServiceAsyncStub: ...
     CreateFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.CreateFlowRequest, _flow_pb2.CreateFlowResponse]
     """Creates a flow with a draft. Without a document the draft has no trigger and no step.
-    Errors: Invalid DOCUMENT_INVALID when the document cannot be read at all (faults in its steps are kept in the draft).
+    Errors: Invalid DOCUMENT_INVALID with line and column when the document cannot be read at all (faults in its steps are kept in the
+    draft), NAME_INVALID.
     """
     GetFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.GetFlowRequest, _flow_pb2.GetFlowResponse]
     """One flow of the caller's project. Errors: NotFound FLOW_NOT_FOUND."""
@@ -44,14 +45,14 @@ class FlowServiceStub:
     DeleteFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.DeleteFlowRequest, _flow_pb2.DeleteFlowResponse]
     """Deletes a flow: its endpoints are gone when the call returns; runs and their journals stay. Errors: NotFound FLOW_NOT_FOUND."""
     EnableFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.EnableFlowRequest, _flow_pb2.EnableFlowResponse]
-    """Switches a published flow on; returns when its triggers are live, or after 10 s with the state `enabling`.
+    """Takes the version published last live; returns when its triggers are, or after 10 s with the state `enabling`.
     Errors: NotFound FLOW_NOT_FOUND; Conflict FLOW_NOT_PUBLISHED.
     """
     DisableFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.DisableFlowRequest, _flow_pb2.DisableFlowResponse]
     """Switches a flow off; after the call returns its webhooks answer 409. Errors: NotFound FLOW_NOT_FOUND."""
     ImportFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.ImportFlowRequest, _flow_pb2.ImportFlowResponse]
     """Replaces the draft by a document in JSON or YAML, or creates a flow with it.
-    Errors: Invalid DOCUMENT_INVALID with line and column; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
+    Errors: Invalid DOCUMENT_INVALID with line and column, NAME_INVALID; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
     """
     ExportFlow: _grpc.UnaryUnaryMultiCallable[_flow_pb2.ExportFlowRequest, _flow_pb2.ExportFlowResponse]
     """A version or the draft as a document in JSON or YAML. Errors: NotFound FLOW_NOT_FOUND, VERSION_NOT_FOUND."""
@@ -63,7 +64,8 @@ class FlowServiceAsyncStub(FlowServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.CreateFlowRequest, _flow_pb2.CreateFlowResponse]  # type: ignore[assignment]
     """Creates a flow with a draft. Without a document the draft has no trigger and no step.
-    Errors: Invalid DOCUMENT_INVALID when the document cannot be read at all (faults in its steps are kept in the draft).
+    Errors: Invalid DOCUMENT_INVALID with line and column when the document cannot be read at all (faults in its steps are kept in the
+    draft), NAME_INVALID.
     """
     GetFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.GetFlowRequest, _flow_pb2.GetFlowResponse]  # type: ignore[assignment]
     """One flow of the caller's project. Errors: NotFound FLOW_NOT_FOUND."""
@@ -72,14 +74,14 @@ class FlowServiceAsyncStub(FlowServiceStub):
     DeleteFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.DeleteFlowRequest, _flow_pb2.DeleteFlowResponse]  # type: ignore[assignment]
     """Deletes a flow: its endpoints are gone when the call returns; runs and their journals stay. Errors: NotFound FLOW_NOT_FOUND."""
     EnableFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.EnableFlowRequest, _flow_pb2.EnableFlowResponse]  # type: ignore[assignment]
-    """Switches a published flow on; returns when its triggers are live, or after 10 s with the state `enabling`.
+    """Takes the version published last live; returns when its triggers are, or after 10 s with the state `enabling`.
     Errors: NotFound FLOW_NOT_FOUND; Conflict FLOW_NOT_PUBLISHED.
     """
     DisableFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.DisableFlowRequest, _flow_pb2.DisableFlowResponse]  # type: ignore[assignment]
     """Switches a flow off; after the call returns its webhooks answer 409. Errors: NotFound FLOW_NOT_FOUND."""
     ImportFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.ImportFlowRequest, _flow_pb2.ImportFlowResponse]  # type: ignore[assignment]
     """Replaces the draft by a document in JSON or YAML, or creates a flow with it.
-    Errors: Invalid DOCUMENT_INVALID with line and column; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
+    Errors: Invalid DOCUMENT_INVALID with line and column, NAME_INVALID; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
     """
     ExportFlow: _aio.UnaryUnaryMultiCallable[_flow_pb2.ExportFlowRequest, _flow_pb2.ExportFlowResponse]  # type: ignore[assignment]
     """A version or the draft as a document in JSON or YAML. Errors: NotFound FLOW_NOT_FOUND, VERSION_NOT_FOUND."""
@@ -94,7 +96,8 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_flow_pb2.CreateFlowResponse, _abc.Awaitable[_flow_pb2.CreateFlowResponse]]:
         """Creates a flow with a draft. Without a document the draft has no trigger and no step.
-        Errors: Invalid DOCUMENT_INVALID when the document cannot be read at all (faults in its steps are kept in the draft).
+        Errors: Invalid DOCUMENT_INVALID with line and column when the document cannot be read at all (faults in its steps are kept in the
+        draft), NAME_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +130,7 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _flow_pb2.EnableFlowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_flow_pb2.EnableFlowResponse, _abc.Awaitable[_flow_pb2.EnableFlowResponse]]:
-        """Switches a published flow on; returns when its triggers are live, or after 10 s with the state `enabling`.
+        """Takes the version published last live; returns when its triggers are, or after 10 s with the state `enabling`.
         Errors: NotFound FLOW_NOT_FOUND; Conflict FLOW_NOT_PUBLISHED.
         """
 
@@ -146,7 +149,7 @@ class FlowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_flow_pb2.ImportFlowResponse, _abc.Awaitable[_flow_pb2.ImportFlowResponse]]:
         """Replaces the draft by a document in JSON or YAML, or creates a flow with it.
-        Errors: Invalid DOCUMENT_INVALID with line and column; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
+        Errors: Invalid DOCUMENT_INVALID with line and column, NAME_INVALID; NotFound FLOW_NOT_FOUND; Conflict DRAFT_STALE.
         """
 
     @_abc_1.abstractmethod

@@ -86,11 +86,11 @@ class LiveFlow(_message.Message):
     project_id: _builtins.str
     """Its project."""
     change_number: _builtins.int
-    """Grows with every publish, enable and disable; a consumer applies only what is newer than what it has."""
+    """Grows with every publish, enable, disable, delete and refusal; a consumer applies only what is newer than what it has."""
     enabled: _builtins.bool
     """False: triggers must be down."""
     version_id: _builtins.str
-    """The version to be live; empty when the flow was never published."""
+    """The version to be live (not enabled: the one published last); empty when the flow was never published."""
     document: _builtins.bytes
     """That version's document, JSON."""
     deleted: _builtins.bool

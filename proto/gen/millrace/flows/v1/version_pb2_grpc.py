@@ -112,7 +112,8 @@ class VersionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLiveFlows(self, request, context):
-        """Every flow that is enabled or enabling, for consumers that start or compare their list; ordered by flow id.
+        """Every flow that is live or on its way to be, for consumers that start or compare their list; ordered by flow id. A page may hold fewer
+        than asked for when documents are large; only an empty token ends the list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +128,8 @@ class VersionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportApplied(self, request, context):
-        """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer).
+        """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer); a report about
+        any change but the last changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,13 +45,17 @@ class VersionServiceStub:
     BatchGetVersions: _grpc.UnaryUnaryMultiCallable[_version_pb2.BatchGetVersionsRequest, _version_pb2.BatchGetVersionsResponse]
     """Several versions with their documents, whatever their project; also the frozen drafts that simulations run. Unknown ids are left out."""
     ListLiveFlows: _grpc.UnaryUnaryMultiCallable[_version_pb2.ListLiveFlowsRequest, _version_pb2.ListLiveFlowsResponse]
-    """Every flow that is enabled or enabling, for consumers that start or compare their list; ordered by flow id."""
+    """Every flow that is live or on its way to be, for consumers that start or compare their list; ordered by flow id. A page may hold fewer
+    than asked for when documents are large; only an empty token ends the list.
+    """
     GetLiveFlow: _grpc.UnaryUnaryMultiCallable[_version_pb2.GetLiveFlowRequest, _version_pb2.GetLiveFlowResponse]
     """One flow as consumers need it, live or not: an endpoint missing from a cache is looked up here once before the 404.
     Errors: NotFound FLOW_NOT_FOUND.
     """
     ReportApplied: _grpc.UnaryUnaryMultiCallable[_version_pb2.ReportAppliedRequest, _version_pb2.ReportAppliedResponse]
-    """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer)."""
+    """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer); a report about
+    any change but the last changes nothing.
+    """
     FreezeDraft: _grpc.UnaryUnaryMultiCallable[_version_pb2.FreezeDraftRequest, _version_pb2.FreezeDraftResponse]
     """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
     Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
@@ -74,13 +78,17 @@ class VersionServiceAsyncStub(VersionServiceStub):
     BatchGetVersions: _aio.UnaryUnaryMultiCallable[_version_pb2.BatchGetVersionsRequest, _version_pb2.BatchGetVersionsResponse]  # type: ignore[assignment]
     """Several versions with their documents, whatever their project; also the frozen drafts that simulations run. Unknown ids are left out."""
     ListLiveFlows: _aio.UnaryUnaryMultiCallable[_version_pb2.ListLiveFlowsRequest, _version_pb2.ListLiveFlowsResponse]  # type: ignore[assignment]
-    """Every flow that is enabled or enabling, for consumers that start or compare their list; ordered by flow id."""
+    """Every flow that is live or on its way to be, for consumers that start or compare their list; ordered by flow id. A page may hold fewer
+    than asked for when documents are large; only an empty token ends the list.
+    """
     GetLiveFlow: _aio.UnaryUnaryMultiCallable[_version_pb2.GetLiveFlowRequest, _version_pb2.GetLiveFlowResponse]  # type: ignore[assignment]
     """One flow as consumers need it, live or not: an endpoint missing from a cache is looked up here once before the 404.
     Errors: NotFound FLOW_NOT_FOUND.
     """
     ReportApplied: _aio.UnaryUnaryMultiCallable[_version_pb2.ReportAppliedRequest, _version_pb2.ReportAppliedResponse]  # type: ignore[assignment]
-    """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer)."""
+    """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer); a report about
+    any change but the last changes nothing.
+    """
     FreezeDraft: _aio.UnaryUnaryMultiCallable[_version_pb2.FreezeDraftRequest, _version_pb2.FreezeDraftResponse]  # type: ignore[assignment]
     """Freezes the draft as it is now as an unlisted version, for a simulation. The same revision gives the same version.
     Errors: NotFound FLOW_NOT_FOUND; Unprocessable DRAFT_INVALID with every fault.
@@ -130,7 +138,9 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _version_pb2.ListLiveFlowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_version_pb2.ListLiveFlowsResponse, _abc.Awaitable[_version_pb2.ListLiveFlowsResponse]]:
-        """Every flow that is enabled or enabling, for consumers that start or compare their list; ordered by flow id."""
+        """Every flow that is live or on its way to be, for consumers that start or compare their list; ordered by flow id. A page may hold fewer
+        than asked for when documents are large; only an empty token ends the list.
+        """
 
     @_abc_1.abstractmethod
     def GetLiveFlow(
@@ -148,7 +158,9 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _version_pb2.ReportAppliedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_version_pb2.ReportAppliedResponse, _abc.Awaitable[_version_pb2.ReportAppliedResponse]]:
-        """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer)."""
+        """A consumer tells that it has applied a change of a flow, or why it cannot. Idempotent by (flow, change number, consumer); a report about
+        any change but the last changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def FreezeDraft(

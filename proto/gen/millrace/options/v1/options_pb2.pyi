@@ -46,7 +46,7 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     PERMISSION_CONNECTION_WRITE: _Permission.ValueType  # 9
     """Create, change and delete connections of the caller's project."""
     PERMISSION_PIECE_READ: _Permission.ValueType  # 10
-    """Read the catalogue of pieces."""
+    """Read the catalogue of pieces; it belongs to no project, so services may read it, too."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """Who may call an RPC. One interceptor of the chassis enforces it; an RPC that declares nothing is refused at start."""
@@ -72,7 +72,7 @@ PERMISSION_CONNECTION_READ: Permission.ValueType  # 8
 PERMISSION_CONNECTION_WRITE: Permission.ValueType  # 9
 """Create, change and delete connections of the caller's project."""
 PERMISSION_PIECE_READ: Permission.ValueType  # 10
-"""Read the catalogue of pieces."""
+"""Read the catalogue of pieces; it belongs to no project, so services may read it, too."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
