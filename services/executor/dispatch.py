@@ -19,7 +19,7 @@ from services.executor.engine.journal import decode_chunk
 from services.executor.engine.machine import Machine
 from services.executor.engine.plan import Plan
 from services.executor.flush import Flusher, PlainWrite
-from services.executor.plans import Plans, unrunnable
+from services.executor.plans import BROKEN, Plans, Unrunnable, unrunnable
 from services.executor.store import Claim, ClaimedRun, RunEnd, RunStatus, RunWrite, Store
 from services.executor.surroundings import SurroundingsOf
 
@@ -112,17 +112,23 @@ class Dispatcher:
     def _take(self, claimed: ClaimedRun, plan: Plan | None) -> None:
         now_ms = self._clock.now_ms()
         if plan is None:
-            self._flusher.write(PlainWrite(unrunnable(claimed.identity, [], len(claimed.chunks), now_ms)))
+            version_id = claimed.identity.version_id
+            self._end(claimed, Unrunnable("VERSION_NOT_RUNNABLE", self._plans.why_not(version_id)))
             return
-        entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
-        machine, commands = Machine.recover(
-            plan,
-            claimed.identity.run_id,
-            entries,
-            now_ms,
-            surroundings=self._surroundings(claimed.identity),
-            taken_over=claimed.begun,
-        )
+        try:
+            entries = [entry for chunk in claimed.chunks for entry in decode_chunk(chunk)]
+            machine, commands = Machine.recover(
+                plan,
+                claimed.identity.run_id,
+                entries,
+                now_ms,
+                surroundings=self._surroundings(claimed.identity),
+                taken_over=claimed.begun,
+            )
+        except Exception:  # one run that we fail at must not end the executor, again after every restart
+            log.exception("run_broke", run_id=claimed.identity.run_id.hex(), flow_id=claimed.identity.flow_id)
+            self._end(claimed, BROKEN)
+            return
         if machine.status != "running":
             # Its end is in the journal, its row was not: nothing is left to do but to say so.
             status = RunStatus[machine.status.upper()]
@@ -137,6 +143,10 @@ class Dispatcher:
         run.next_chunk = len(claimed.chunks)
         self._active.add(run)
         self._driver.begin(run, commands)
+
+    def _end(self, claimed: ClaimedRun, reason: Unrunnable) -> None:
+        write = unrunnable(claimed.identity, [], len(claimed.chunks), self._clock.now_ms(), reason)
+        self._flusher.write(PlainWrite(write))
 
 
 def last_served(projects: Sequence[str], after: str | None) -> str:

@@ -127,7 +127,8 @@ class Intake:
         epoch = await self._log.epoch(TOPIC)  # after the positions, so that it cannot be older than theirs
         bounds = await self._log.bounds(TOPIC)
         self._oldest_ms = await self._store.oldest_ms()
-        # What lay there before this incarnation may have killed the one before it, unseen: it is stored before it begins.
+        # What lay there before this incarnation may have killed the one before it, unseen: it is stored before it
+        # begins.
         self._backlog = {partition: bound.next for partition, bound in bounds.items()} if not self._read_before else {}
         self._read_before = True
         starts: dict[int, int] = {}

@@ -1,6 +1,6 @@
 """Compiled versions, by id. A published version never changes, so nothing here grows old; only the least used leave.
 
-Decides: that missing versions of a batch are asked for together, once.
+Decides: that missing versions of a batch are asked for together, once, and what is said of a run that cannot run.
 Leaves: compiling to engine/plan.py, documents to flows.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
@@ -38,6 +38,8 @@ class Plans:
         self._stub = stub
         self._compile = compile_plan
         self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._refused: OrderedDict[str, str] = OrderedDict()
+        """Why the versions last refused cannot be compiled."""
 
     async def get(self, version_ids: Iterable[str]) -> Mapping[str, Plan]:
         """The plans of these versions.
@@ -55,6 +57,13 @@ class Plans:
             self._plans.popitem(last=False)
         return found
 
+    def why_not(self, version_id: str) -> str:
+        """Why a version has no plan, for the person who reads the run."""
+        reason = self._refused.get(version_id)
+        if reason is None:
+            return f"Version {version_id} is not there any more. Send the event again to the version that is live now."
+        return f"Version {version_id} cannot be run by this release: {reason}"
+
     async def _fetch(self, version_ids: list[str]) -> None:
         request = pb.BatchGetVersionsRequest(version_ids=version_ids)
         while True:
@@ -67,17 +76,31 @@ class Plans:
         for version in response.versions:
             try:
                 self._plans[version.id] = self._compile(msgspec.json.decode(version.document, type=Flow), version.id)
-            except (msgspec.DecodeError, ValueError) as error:
+            except ValueError as error:  # also what msgspec and compile_plan raise
                 log.error("version_not_runnable", version_id=version.id, reason=str(error))  # noqa: TRY400 - it is data
+                self._refused[version.id] = str(error)
+                while len(self._refused) > KEPT:
+                    self._refused.popitem(last=False)
 
 
-def unrunnable(identity: RunIdentity, started: list[AnyEntry], chunk_no: int, now_ms: int) -> RunWrite:
-    """The write that ends a run whose version is gone or cannot be compiled.
+class Unrunnable(NamedTuple):
+    """Why a run cannot run at all."""
+
+    kind: str
+    message: str
+
+
+BROKEN = Unrunnable("INTERNAL_ERROR", "Millrace failed when it took this run in hand; its log has the details.")
+
+
+def unrunnable(
+    identity: RunIdentity, started: list[AnyEntry], chunk_no: int, now_ms: int, reason: Unrunnable
+) -> RunWrite:
+    """The write that ends a run which cannot run: its version or its payload is gone, or cannot be read.
 
     `started`: what its journal must still say before.
     """
-    message = f"Version {identity.version_id} of flow {identity.flow_id} is not there any more or cannot be run by this release."
-    error = RunError("", (), 0, "VERSION_NOT_RUNNABLE", message)
+    error = RunError("", (), 0, reason.kind, reason.message)
     entries = [*started, RunFinished("internal_error", error, now_ms)]
     end = RunEnd(RunStatus.INTERNAL_ERROR, now_ms, 0, msgspec.msgpack.encode(error))
     return RunWrite(identity, chunk_no == 0, chunk_no, encode_chunk(entries), RunStatus.INTERNAL_ERROR, now_ms, end)

@@ -14,17 +14,19 @@ from millrace.executor.v1.piece_pb2_grpc import add_PieceServiceServicer_to_serv
 from millrace.executor.v1.run_pb2_grpc import add_RunServiceServicer_to_server
 from millrace.files.v1.file_pb2_grpc import FileServiceStub
 from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
+from millrace_sdk import ActionFailed
 
 from chassis.backings import open_cache, open_database, open_topics
 from chassis.lifecycle import Chassis, Running
 from chassis.telemetry import span_export
+from flowlang.expressions import ExpressionError
 from flowlang.model import Flow
 from services.executor.answers import Answers
 from services.executor.driver.actions import Actions
 from services.executor.driver.connections import Connections
 from services.executor.driver.installed import INSTALLED
 from services.executor.egress import Egress, EgressSettings
-from services.executor.engine.plan import Plan, compile_plan
+from services.executor.engine.plan import Plan, PlanError, compile_plan
 from services.executor.incarnation import Incarnation
 from services.executor.payload_files import FilesPayloads
 from services.executor.plans import Plans
@@ -100,7 +102,10 @@ async def _traces(settings: ExecutorSettings, chassis: Chassis, store: RunStore)
 
 
 def _compile(actions: Actions, flow: Flow, version_id: str) -> Plan:
-    return compile_plan(flow, version_id, lambda step: actions.effect(step.piece, step.action, step.input))
+    try:
+        return compile_plan(flow, version_id, lambda step: actions.effect(step.piece, step.action, step.input))
+    except (ActionFailed, ExpressionError) as error:
+        raise PlanError(str(error)) from error
 
 
 async def _prepare_partitions(store: PostgresStore, weeks_ahead: int) -> None:

@@ -35,6 +35,8 @@ class ResolvedSecrets:
     values: Mapping[str, Json] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     masker: Masker = field(default_factory=lambda: Masker(()))
+    missing: tuple[str, ...] = ()
+    """Connections that do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Connections:
     async def resolve(self, project_id: str, slots: Sequence[SecretSlot]) -> ResolvedSecrets:
         """What the references in `slots` stand for.
 
-        A name that does not exist has no value; waits while auth is away.
+        A name that does not exist has no value and is told as missing; waits while auth is away.
         """
         if not slots:
             return _NONE
@@ -71,7 +73,8 @@ class Connections:
             await self._fetch(project_id, missing)
         found = {name: cached for name in names if (cached := self._cached.get((project_id, name))) is not None}
         texts = tuple(text for cached in found.values() for text in cached.texts)
-        return ResolvedSecrets({name: cached.value for name, cached in found.items()}, texts, Masker(texts))
+        gone = tuple(sorted(names - found.keys()))
+        return ResolvedSecrets({name: cached.value for name, cached in found.items()}, texts, Masker(texts), gone)
 
     async def _fetch(self, project_id: str, names: list[str]) -> None:
         request = pb.ResolveConnectionsRequest(project_id=project_id, names=names)

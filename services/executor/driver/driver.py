@@ -23,12 +23,12 @@ from flowlang.expressions import Resolved, SecretSlot, fill_secrets
 from services.executor.active import ActiveRun
 from services.executor.driver.actions import ActionCall, Actions
 from services.executor.driver.connections import Connections, ResolvedSecrets
+from services.executor.driver.failures import code_failed, connection_missing, console_document, expression_failed
 from services.executor.engine.commands import Answer, Command, Evaluate, Finish, RunAction, RunCode, Sleep
 from services.executor.engine.events import (
     ActionFinished,
     CodeFinished,
     Evaluated,
-    EvaluationFailed,
     Event,
     StepFailedEvent,
     TimedOut,
@@ -36,7 +36,7 @@ from services.executor.engine.events import (
 )
 from services.executor.engine.journal import RunError
 from services.executor.flush import Flusher
-from services.executor.sandbox import CodeTimedOut, CodeUnit, Sandbox, SandboxError
+from services.executor.sandbox import CodeUnit, Sandbox, SandboxError
 from services.executor.store import RunEnd, RunStatus, StoreKey
 
 EXPRESSION_TIMEOUT_MS = 5_000
@@ -134,28 +134,31 @@ class Driver:
                 identity.project_id, identity.version_id, command.expressions, command.scope, EXPRESSION_TIMEOUT_MS
             )
         except SandboxError as error:
-            return EvaluationFailed(command.ref, str(error), self._clock.now_ms())
+            return expression_failed(
+                command.ref, error, command.expressions, EXPRESSION_TIMEOUT_MS, self._clock.now_ms()
+            )
         return Evaluated(command.ref, values, self._clock.now_ms())
 
     async def _run_code(self, run: ActiveRun, command: RunCode) -> Event:
         identity = run.identity
         secrets = await self._secrets(run, command.secrets)
+        if secrets.missing:
+            return connection_missing(command.ref, secrets.missing, self._clock.now_ms())
         step = run.plan.code(command.step_id)
         unit = CodeUnit(identity.version_id, step.id, step.language, step.source)
         try:
             result = await self._sandbox.run_code(
                 identity.project_id, unit, _filled(command.input, command.secrets, secrets), command.timeout_ms
             )
-        except CodeTimedOut:
-            return TimedOut(command.ref, self._clock.now_ms())
         except SandboxError as error:
-            message = secrets.masker.text(str(error))
-            return StepFailedEvent(command.ref, error.kind, message, retryable=True, now_ms=self._clock.now_ms())
-        console = secrets.masker.document(_encode(result.console)) if result.console else b""
+            return code_failed(command.ref, error, secrets.masker, self._clock.now_ms())
+        console = console_document(result.console, secrets.masker)
         return CodeFinished(command.ref, secrets.masker.document(result.output), console, self._clock.now_ms())
 
     async def _run_action(self, run: ActiveRun, command: RunAction) -> Event:
         secrets = await self._secrets(run, command.secrets)
+        if secrets.missing:
+            return connection_missing(command.ref, secrets.missing, self._clock.now_ms())
         if command.after:
             await self._flusher.durable(run, 0)  # I8: the lease, once more: resolving secrets may have taken its time
         await reach("action.before_call")
@@ -183,6 +186,8 @@ class Driver:
     async def _operate(self, run: ActiveRun, command: RunAction) -> Sequence[Command]:
         """A step of the store piece: its operation and its outcome are one commit."""
         secrets = await self._secrets(run, command.secrets)
+        if secrets.missing:
+            return run.machine.handle(connection_missing(command.ref, secrets.missing, self._clock.now_ms()))
         try:
             operation = self._actions.operation(_call(run, command, secrets))
         except ActionFailed as failure:

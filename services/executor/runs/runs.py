@@ -69,8 +69,7 @@ class Runs:
             raise NotFound("RUN_NOT_FOUND", f"There is no run {run_id} in this project.")
         entries = [entry for chunk in await self._store.chunks(run_id) for entry in decode_chunk(chunk)]
         steps = describe(entries)
-        packed = trigger_document(entries)
-        return RunDetail(row, unpack(packed) if packed else b"", steps[:MAX_STEPS], len(steps) > MAX_STEPS)
+        return RunDetail(row, _opened(trigger_document(entries)), steps[:MAX_STEPS], len(steps) > MAX_STEPS)
 
     async def answers(self, run_ids: Sequence[bytes], timeout_ms: int) -> Mapping[bytes, Answer]:
         """The durable answers of these runs, waiting for the first of them; those without one by then are left out."""
@@ -98,6 +97,14 @@ class Runs:
             if machine.answer is not None and (row.status.ended or machine.status == "running"):
                 found[run_id.bytes] = machine.answer
         return found
+
+
+def _opened(packed: bytes) -> bytes:
+    """The trigger's output as JSON; empty where there is none, or none that can be read: the run's error says so."""
+    try:
+        return unpack(packed) if packed else b""
+    except Invalid:
+        return b""
 
 
 def _check_id(text: str, field: str) -> None:
