@@ -102,13 +102,19 @@ class ActiveRuns:
         return self._by_project.get(project_id, 0)
 
     def add(self, run: ActiveRun) -> None:
-        """Take a run in hand."""
+        """Take a run in hand.
+
+        It takes the place of a second delivery of the same run that no flush has turned away yet.
+        """
+        if run.identity.run_id not in self._by_id:
+            project_id = run.identity.project_id
+            self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
         self._by_id[run.identity.run_id] = run
-        project_id = run.identity.project_id
-        self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
 
     def remove(self, run: ActiveRun) -> None:
-        """Let a run go."""
+        """Let a run go, unless another one with its id has taken its place."""
+        if self._by_id.get(run.identity.run_id) is not run:
+            return
         del self._by_id[run.identity.run_id]
         project_id = run.identity.project_id
         left = self._by_project[project_id] - 1

@@ -74,7 +74,7 @@ class SimDatabase:
         self._check(batch)
         duplicates = {run.identity.run_id for run in batch.runs if run.new and run.identity.run_id in self.journal}
         for run in batch.runs:
-            if run.identity.run_id not in duplicates:
+            if not (run.new and run.identity.run_id in duplicates):
                 self._write(run, batch.epoch)
         for move in batch.positions:
             stands = self.positions[move.topic, move.partition]
@@ -103,6 +103,9 @@ class SimDatabase:
             stands = self.positions.get((move.topic, move.partition))
             if not self.mutations.no_position_check and stands != Position(move.log_epoch, move.seen_offset):
                 raise PositionMoved
+        new = [run.identity.run_id for run in batch.runs if run.new]
+        if len(new) != len(set(new)):
+            raise FlushRefused("a run stands twice in one flush")  # the key of run_live
         for run in batch.runs:
             run_id = run.identity.run_id
             if not run.new and run.chunk is not None and run.chunk_no != len(self.journal[run_id]):
