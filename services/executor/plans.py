@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # the generated module has this class for type checkers alone
     from millrace.flows.v1.version_pb2_grpc import VersionServiceAsyncStub
 
 KEPT = 2_000
-AT_ONCE = 200
+AT_ONCE = 10
+"""Documents asked for at once; each has 1 MiB at most, a message 16."""
 AWAY_RETRY_S = 0.5
 
 log = structlog.get_logger()
