@@ -31,7 +31,7 @@ T = TypeVar("T")
 MAX_BATCH_ITEMS = 512
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """A message holds at most this much, unless one item alone is larger; channels allow 16 MiB."""
-BACK_OFF_S = (0.05, 2.0)
+BACK_OFF_S = (0.05, 0.5)
 
 _log = structlog.get_logger("chassis.streams")
 

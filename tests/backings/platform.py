@@ -27,7 +27,7 @@ _MILLRACE = str(Path(sys.executable).with_name("millrace"))
 class Platform:
     """One installation. Its home, port and sign-in stay over `kill` and `start`."""
 
-    command = (_MILLRACE, "up")
+    command: tuple[str, ...] = (_MILLRACE, "up")
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -192,7 +192,7 @@ def _free_port() -> int:
 class ClusterPlatform(Platform):
     """Every service and the gateway as its own process, on real Kafka, Redis and PostgreSQL."""
 
-    command = (sys.executable, "-m", "deploy.cluster")
+    command: tuple[str, ...] = (sys.executable, "-m", "deploy.cluster")
 
     @property
     def output(self) -> str:
