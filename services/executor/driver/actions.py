@@ -22,7 +22,6 @@ from millrace_sdk import (
     Context,
     Effect,
     Http,
-    InputInvalid,
     Json,
     OnInterruption,
     Piece,
@@ -111,10 +110,6 @@ class Actions:
             operation = self._planned(call)
         except ActionFailed as failure:
             raise _masked(failure, masker) from None
-        if not _storable(operation.key):
-            raise InputInvalid(
-                "Field `key` holds a character that cannot be kept: U+0000, or half a pair.", field="key"
-            )
         return msgspec.structs.replace(operation, key=masker.text(operation.key), value=masker.value(operation.value))
 
     def _planned(self, call: ActionCall) -> StoreOperation:
@@ -173,11 +168,6 @@ class _LogLines:
             return
         self.kept.append(text)
         self._characters += len(text)
-
-
-def _storable(key: str) -> bool:
-    """Whether PostgreSQL takes a key as text. One that it refuses would break the flush of all runs."""
-    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in key)
 
 
 def _encoded(output: Json) -> bytes:

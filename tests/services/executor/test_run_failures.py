@@ -148,11 +148,9 @@ async def test_a_connection_that_is_gone_fails_the_step_before_anything_is_calle
 
 
 async def test_a_store_key_that_no_database_can_hold_fails_its_step_alone(executor: Executor) -> None:
-    """Such a key broke the flush, and with it the executor, again after every restart."""
+    """It must not come as far as the flush, which all runs share."""
     put = action("it", "store.put", {"key": "{{trigger.body}}", "value": 1})
-    kind, message = await fails(executor, put, "a\x00b")
-    assert kind == "INPUT_INVALID"
-    assert "`key`" in message
+    assert await fails(executor, put, "a\x00b") == ("INPUT_INVALID", "A key cannot contain the character NUL.")
 
 
 # Events that no run can be made of
