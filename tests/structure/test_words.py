@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.suites import SUITES
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITTEN_BY_TOOLS = {"uv.lock"}
 """uv writes the public index into its lock; it is no setting of ours."""
@@ -102,3 +104,10 @@ def test_every_command_of_the_documents_exists() -> None:
         if command is None or (subcommands is not None and rest and rest[0] not in subcommands):
             unknown.add((name, words))
     assert unknown == set()
+
+
+def test_the_table_of_suites_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert rows == [(name, str(budget_s), holds) for name, (budget_s, holds) in SUITES.items()]
+    folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders == set(SUITES)
