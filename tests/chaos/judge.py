@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -215,9 +215,14 @@ def _event(entries: Sequence[AnyEntry]) -> tuple[str, int]:
 
 
 async def judge(
-    database: HasDatabase, ledger: Ledger, sent: Sequence[Sent], witness: Witness, deaths: Sequence[Death]
+    database: HasDatabase,
+    ledger: Ledger,
+    sent: Sequence[Sent],
+    witness: Witness,
+    deaths: Sequence[Death],
+    effects_of: Callable[[int], set[int]] = expected_items,
 ) -> Verdict:
-    """Wait for rest, and judge."""
+    """Wait for rest, and judge. `effects_of`: which items an event of so many items has its effects for."""
     verdict = Verdict()
     accepted = {event.accepted for event in sent if event.accepted}
     verdict.accepted = len(accepted)
@@ -229,7 +234,7 @@ async def judge(
     verdict.unbarred = sorted(witness.unbarred)
     _judge_events(verdict, runs, sent)
     _judge_calls(verdict, ledger.calls, witness, deaths)
-    _judge_keys(verdict, ledger.calls, runs)
+    _judge_keys(verdict, ledger.calls, {(run.event, item) for run in runs.values() for item in effects_of(run.items)})
     return verdict
 
 
@@ -271,13 +276,12 @@ def _judge_calls(verdict: Verdict, calls: Sequence[Call], witness: Witness, deat
                 verdict.repeated.append(f"{later.body!r} though nothing had died since its first call")
 
 
-def _judge_keys(verdict: Verdict, calls: Sequence[Call], runs: dict[str, Ended]) -> None:
+def _judge_keys(verdict: Verdict, calls: Sequence[Call], expected: set[tuple[str, int]]) -> None:
     """Each expected effect happened under one key, and each key but that one got a refusal."""
     keys: dict[tuple[str, int], dict[str, set[int | None]]] = defaultdict(lambda: defaultdict(set))
     for call in calls:
         body = msgspec.json.decode(call.body)
         keys[body["event"], body["item"]][call.key].add(call.status)
-    expected = {(run.event, item) for run in runs.values() for item in expected_items(run.items)}
     verdict.wrong += [f"effect {effect} never happened" for effect in expected - keys.keys()]
     verdict.wrong += [f"effect {effect} belongs to no run" for effect in keys.keys() - expected]
     verdict.keys_expected = len(expected)
