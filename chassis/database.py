@@ -47,7 +47,7 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk: room comes back, the statement was right
     asyncpg.ReadOnlySQLTransactionError,  # a standby after a fail-over: the next connection finds the primary
     asyncpg.exceptions.ConnectionDoesNotExistError,
     TimeoutError,

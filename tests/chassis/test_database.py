@@ -72,3 +72,10 @@ async def test_without_a_statement_cache_no_named_statement_stays_on_the_server(
             assert await database.fetchval("SELECT $1::int", n) == n
         async with database.acquire() as raw:
             assert await raw.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") <= 1
+
+
+@pytest.mark.parametrize("state", ["53100", "53200", "53300"])
+async def test_a_server_without_room_is_away_and_not_a_wrong_statement(database: Database, state: str) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await database.execute(f"DO $$ BEGIN RAISE EXCEPTION 'No space left' USING ERRCODE = '{state}'; END $$")
+    assert caught.value.reason == "DATABASE_AWAY"
