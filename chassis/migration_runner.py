@@ -2,6 +2,7 @@
 
 Leaves: whether there is something to run to `migrations`, which imports this module only then: SQLAlchemy and Alembic,
 which nothing else needs, take 0.5 s and 40 MiB.
+Decides: that all files of a service run in one transaction, and where Alembic notes how far it came.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,8 @@
-"""The refusal to start: apart from the other errors, which know gRPC, because the small supervisor raises it, too."""
+"""The refusal to start: apart from the other errors, which know gRPC, because the small supervisor raises it, too.
+
+Decides: that not to start is said in one sentence. Leaves: the sentences to whoever refuses, the exit code to the
+callers.
+"""
 
 
 class StartRefused(Exception):  # noqa: N818  # named by what happened, as all errors of the house

@@ -2,7 +2,7 @@
 
 Decides: the environment names (`MILLRACE_…`, also from `.env`), the folders of an installation, where each service's
 socket is, and which internal keys are good enough to start with.
-Leaves: the settings of one service to its own subclass in `services/<x>/service.py`.
+Leaves: the settings of one service to its own subclass in `services/<x>/settings.py`.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""`millrace sign-up`, `sign-in`, `sign-out`, `whoami`."""
+"""`millrace sign-up`, `sign-in`, `sign-out`, `whoami`.
+
+Decides: what is asked for on the terminal, never on the command line. Leaves: keeping tokens to session.py.
+"""
 
 from __future__ import annotations
 

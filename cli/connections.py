@@ -1,4 +1,7 @@
-"""`millrace connection …`: other systems' secrets. They go in and never come out."""
+"""`millrace connection …`: other systems' secrets. They go in and never come out.
+
+Decides: where a secret is read from. Leaves: the call to api.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`millrace migrate`, and the database that this command and backups work on."""
+"""`millrace migrate`, and the database that this command and backups work on.
+
+Decides: that a database which does not run is started for as long. Leaves: the tables to chassis/migrations.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`millrace flow …`: documents in and out, publishing, switching on and off."""
+"""`millrace flow …`: documents in and out, publishing, switching on and off.
+
+Decides: which calls a command makes and what it prints. Leaves: the calls to api.py, the words of failures to the
+platform.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The gate at which the processes of embedded mode wait, imports done, until PostgreSQL is ready.
 
 Decides: the gate is a lock on a file, which goes with the process that holds it, and costs nothing once it is open.
+Leaves: when it opens to supervise.py.
 """
 
 import fcntl

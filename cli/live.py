@@ -2,6 +2,7 @@
 
 Decides: the token is the socket's first message (an address ends up in logs), a fresh one is sent before it expires; a
 connection that breaks is made again; what was missed meanwhile is said, not hidden.
+Leaves: what progress is to the platform, how a step is printed to runs.py.
 """
 
 from __future__ import annotations

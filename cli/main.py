@@ -1,4 +1,7 @@
-"""The `millrace` console script."""
+"""The `millrace` console script.
+
+Decides: that imports go as far as the command needs. Leaves: the commands to app.py.
+"""
 
 import sys
 

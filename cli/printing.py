@@ -1,6 +1,7 @@
 """How commands answer: tables and sentences for people, JSON for scripts; and how they fail.
 
 Decides: results go to stdout, everything else to stderr; `--json` gives exactly what the API answered.
+Leaves: what is worth printing to the commands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`millrace run …`: what happened, and what is happening."""
+"""`millrace run …`: what happened, and what is happening.
+
+Decides: how runs and steps read as lines. Leaves: the calls to api.py, the live view to live.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Decides: `X-Forwarded-For` is believed from the right, only as far as trusted proxies wrote it; an IPv6 sender counts as
 its /64, since one sender has all of those.
+Leaves: which proxies are trusted to the operator, what follows from an address to limits.py.
 """
 
 from collections.abc import Sequence

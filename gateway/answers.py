@@ -1,4 +1,7 @@
-"""Answers that are ready to go: JSON encoded once, validated by nobody (a test holds them against their schemas)."""
+"""Answers that are ready to go: JSON encoded once, validated by nobody (a test holds them against their schemas).
+
+Decides: how JSON is written. Leaves: what it says to the schemas.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""HTTP requests, counted: by method, route template and status."""
+"""HTTP requests, counted: by method, route template and status.
+
+Decides: names and labels. Leaves: when a request counts to shell.py.
+"""
 
 from collections.abc import Iterable
 

@@ -3,6 +3,7 @@
 Decides: the shape of problems; that every example of a schema also stands at the operations that use it; the header
 that chooses the project; the paragraphs a newcomer reads first. Operations that are not FastAPI routes (the webhooks,
 plain ASGI) are added by `document_of(app, more_paths=…)`.
+Leaves: what each route says of itself to routes/, the webhooks to hook_paths.py.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 Decides: where a request carries its proof (`Authorization: Bearer`) and its project (`X-Millrace-Project`, else the
 first of the person's projects).
+Leaves: whether the proof is good to tokens.py.
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 Decides: names that are not known are ignored, as everywhere on the web; of a name that is given twice the last counts,
 unless its field is a list.
 Measured: 3 µs a query, where FastAPI's own parameters cost 20 on the hot reads.
+Leaves: the fields to the routes, the words of a refusal to problems.py.
 """
 
 from typing import Annotated, TypeVar, get_origin

@@ -2,6 +2,7 @@
 
 Decides: which statuses an operation names. `refusals("FLOW_NOT_FOUND")` gives those reasons and what can befall any
 request: not read (400), not allowed in (401), not right (422), not now (429, 503).
+Leaves: raising them, and their real sentences, to the services.
 """
 
 from typing import Any

@@ -2,6 +2,8 @@
 
 Owns no table and decides nothing that belongs to a domain: it authenticates, limits, checks the shape of a request,
 calls one service and maps the answer. Serves REST, the live view and webhooks on one port.
+
+Decides: what is opened, and who gets what. Leaves: each of them to its own module.
 """
 
 from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceStub

@@ -1,4 +1,7 @@
-"""What an operator can set about the gateway."""
+"""What an operator can set about the gateway.
+
+Decides: names, defaults and bounds. Leaves: obeying them to limits.py, shell.py, hooks.py and live.py.
+"""
 
 from pydantic import Field
 

@@ -1,4 +1,7 @@
-"""The services as the gateway calls them: one stub each, over whatever channel leads there."""
+"""The services as the gateway calls them: one stub each, over whatever channel leads there.
+
+Decides: which services it calls. Leaves: the channels to chassis/lifecycle.py.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

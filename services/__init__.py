@@ -1,1 +1,1 @@
-
+"""The services, one package a domain; none imports another."""

@@ -5,6 +5,7 @@ Decides: how a record is kept. Statements here may run again and again; they are
 Holds: offsets are assigned under the lock of the head row, which is held until the commit. So a reader that sees
 offset n has seen, or can see, all before n: the slower writer's record is never passed over. Functions end in a
 version: processes of two releases run side by side.
+Leaves: when it is called to `postgres` and `postgres_consumer`.
 """
 
 CHANNEL = "millrace_log"

@@ -1,4 +1,7 @@
-"""Signing up, in and out, and who one is."""
+"""Signing up, in and out, and who one is.
+
+Decides: which attempts are limited, and the form of the answers. Leaves: the rest to auth, limits to limits.py.
+"""
 
 from fastapi import APIRouter, Request, Response
 from millrace.auth.v1 import account_pb2

@@ -1,4 +1,7 @@
-"""Connections of the caller's project."""
+"""Connections of the caller's project.
+
+Decides: the addresses and the form of the answers. Leaves: everything else to auth.
+"""
 
 from typing import Annotated
 

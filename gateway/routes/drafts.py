@@ -1,4 +1,7 @@
-"""The draft of a flow and its published versions."""
+"""The draft of a flow and its published versions.
+
+Decides: the addresses, the form of the answers, 202 for what is still under way. Leaves: everything else to flows.
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""Flows of the caller's project: making, listing, switching on and off, taking documents in and giving them out."""
+"""Flows of the caller's project: making, listing, switching on and off, taking documents in and giving them out.
+
+Decides: the addresses and the form of the answers and documents. Leaves: everything else to flows.
+"""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,7 @@
-"""How the gateway and the services behind it are, for probes and for Prometheus."""
+"""How the gateway and the services behind it are, for probes and for Prometheus.
+
+Decides: the three answers. Leaves: asking the services to readiness.py.
+"""
 
 from fastapi import APIRouter, Request, Response
 

@@ -1,4 +1,7 @@
-"""The catalogue of pieces."""
+"""The catalogue of pieces.
+
+Decides: the address. Leaves: the catalogue to the executor.
+"""
 
 from fastapi import APIRouter, Request, Response
 from millrace.executor.v1 import piece_pb2

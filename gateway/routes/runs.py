@@ -1,4 +1,7 @@
-"""Runs of the caller's project: what happened, and what is happening."""
+"""Runs of the caller's project: what happened, and what is happening.
+
+Decides: the addresses and the form of the answers. Leaves: everything else to the executor.
+"""
 
 from fastapi import APIRouter, Request, Response
 from millrace.executor.v1 import run_pb2

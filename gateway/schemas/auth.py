@@ -1,4 +1,7 @@
-"""People, projects and tokens, as REST shows and takes them."""
+"""People, projects and tokens, as REST shows and takes them.
+
+Decides: names of fields and examples. Leaves: rules beyond types to auth.
+"""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,7 @@
-"""What all schemas share: the base of models, times, and JSON that is passed on unopened."""
+"""What all schemas share: the base of models, times, and JSON that is passed on unopened.
+
+Decides: how times are written. Leaves: everything of one domain to the module of that domain.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,7 @@
-"""Connections, as REST shows and takes them. A secret goes in and never comes out."""
+"""Connections, as REST shows and takes them. A secret goes in and never comes out.
+
+Decides: names of fields and examples. Leaves: rules beyond types to auth.
+"""
 
 from datetime import datetime
 from typing import Annotated, Literal

@@ -1,6 +1,8 @@
 """Flows, drafts and versions, as REST shows and takes them.
 
 Documents and operations pass through unopened: their vocabulary is flowlang's, and flows checks it.
+
+Decides: names of fields and examples. Leaves: rules beyond types to flows.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""How the process and its services are, as probes read it."""
+"""How the process and its services are, as probes read it.
+
+Decides: names of fields. Leaves: when a process is ready to readiness.py.
+"""
 
 from typing import Literal
 

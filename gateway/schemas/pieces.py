@@ -1,4 +1,7 @@
-"""The catalogue of pieces, as REST shows it. The service describes each piece as JSON; it passes through unopened."""
+"""The catalogue of pieces, as REST shows it. The service describes each piece as JSON; it passes through unopened.
+
+Decides: names of fields and the example. Leaves: what a piece says of itself to the SDK.
+"""
 
 from collections.abc import Sequence
 from typing import Any

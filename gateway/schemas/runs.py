@@ -1,4 +1,7 @@
-"""Runs and their steps, as REST and the live view show them. Inputs and outputs pass through unopened."""
+"""Runs and their steps, as REST and the live view show them. Inputs and outputs pass through unopened.
+
+Decides: names of fields, words of states, examples. Leaves: what is shown of a run to the executor.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

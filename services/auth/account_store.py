@@ -1,4 +1,7 @@
-"""The statements of users."""
+"""The statements of users.
+
+Decides: who was first with an address (a unique index). Leaves: what a user may be called to accounts.py.
+"""
 
 from datetime import datetime
 from uuid import UUID

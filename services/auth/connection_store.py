@@ -1,4 +1,7 @@
-"""The statements of connections. Every one is bound to one project."""
+"""The statements of connections. Every one is bound to one project.
+
+Decides: that a sealed secret is read only to be resolved. Leaves: sealing and names to connections.py.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

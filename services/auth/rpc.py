@@ -1,4 +1,8 @@
-"""The servicers of auth: message in, one domain call, message out."""
+"""The servicers of auth: message in, one domain call, message out.
+
+Decides: how values become messages. Leaves: everything else to accounts.py, sessions.py, projects.py and
+connections.py.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

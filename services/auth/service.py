@@ -2,6 +2,8 @@
 
 Owns user, project, project_member, session, refresh_token, connection and signing_key. Calls no other service. Tells of
 ended sessions through the cache. The encryption key lives here alone.
+
+Decides: what is opened, and who gets what. Leaves: each of them to its own module.
 """
 
 from datetime import UTC, datetime, timedelta

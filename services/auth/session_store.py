@@ -2,6 +2,8 @@
 
 A session is the family of its refresh tokens. Each token is a row of its own, kept when spent, so that a second use is
 seen for what it is.
+
+Decides: that of two who spend a token at once one finds it spent. Leaves: what follows to sessions.py.
 """
 
 from datetime import datetime

@@ -1,4 +1,7 @@
-"""What an operator can set about auth."""
+"""What an operator can set about auth.
+
+Decides: names, defaults and bounds. Leaves: reading keys to encryption.py.
+"""
 
 from pydantic import Field, SecretStr
 

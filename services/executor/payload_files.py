@@ -1,4 +1,7 @@
-"""Reads payloads that were too large for a record of the log."""
+"""Reads payloads that were too large for a record of the log.
+
+Decides: that a payload is read whole. Leaves: what a missing one means to intake.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The heart's statements on PostgreSQL. The flush and the claim are functions of the schema (migrations/*.sql).
 
 Decides: how a batch becomes arrays, and how SQL errors become the few failures the heart knows.
+Leaves: when to flush, claim and take over to flush.py, dispatch.py and recovery.py.
 """
 
 from __future__ import annotations

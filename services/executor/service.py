@@ -1,6 +1,8 @@
 """The executor: owns runs, journals, positions and incarnations.
 
 Consumes `executions`; alone runs pieces and users' code (in jails).
+
+Decides: what is opened, and who gets what. Leaves: how the loops work together to incarnation.py.
 """
 
 from __future__ import annotations

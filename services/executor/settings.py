@@ -1,4 +1,7 @@
-"""What an operator can set for the executor."""
+"""What an operator can set for the executor.
+
+Decides: names, defaults and bounds. Leaves: limits of one run to engine/limits.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a run is told about where it runs: `run.url`, `run.environment`, and how its payload is opened."""
+"""What a run is told about where it runs: `run.url`, `run.environment`, and how its payload is opened.
+
+Decides: the address of a run, and when it is a test. Leaves: what expressions see of it to engine/run.py.
+"""
 
 from __future__ import annotations
 

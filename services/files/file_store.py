@@ -1,4 +1,7 @@
-"""Statements on `files.file`: what is known about each file besides its content."""
+"""Statements on `files.file`: what is known about each file besides its content.
+
+Decides: that a file is found within its project alone. Leaves: content to chassis/blobs, rules to files.py.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

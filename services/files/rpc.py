@@ -1,4 +1,7 @@
-"""The servicer of files: messages in, domain calls, messages out. Streams check what they carry themselves."""
+"""The servicer of files: messages in, domain calls, messages out. Streams check what they carry themselves.
+
+Decides: what a stream must bring, part by part. Leaves: storing to files.py.
+"""
 
 from collections.abc import AsyncIterator
 from uuid import UUID

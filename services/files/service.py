@@ -1,4 +1,7 @@
-"""Files: owns file; keeps content in the blob store, which only this service knows; calls no other service."""
+"""Files: owns file; keeps content in the blob store, which only this service knows; calls no other service.
+
+Decides: what is opened, and where blobs lie. Leaves: storing to files.py.
+"""
 
 from millrace.files.v1.file_pb2_grpc import add_FileServiceServicer_to_server
 

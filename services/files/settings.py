@@ -1,4 +1,7 @@
-"""What an operator can set for files."""
+"""What an operator can set for files.
+
+Decides: names, defaults and bounds. Leaves: obeying them to files.py.
+"""
 
 from pydantic import Field
 

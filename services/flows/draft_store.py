@@ -2,6 +2,7 @@
 
 Decides: that a draft is written only on the revision it was made from (compare and set), that documents are stored
 packed. Documents and faults are JSON on this side of the store.
+Leaves: what an edit is and what a fault is to drafts.py and checks.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The statements of flows, without their documents. Every statement for people is bound to one project."""
+"""The statements of flows, without their documents. Every statement for people is bound to one project.
+
+Decides: the columns of a flow and which index each list uses. Leaves: what a state means to publishing.py.
+"""
 
 from __future__ import annotations
 

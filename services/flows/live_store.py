@@ -1,4 +1,7 @@
-"""The statements behind what consumers see and tell: flows as they are to be live, and reports of what was applied."""
+"""The statements behind what consumers see and tell: flows as they are to be live, and reports of what was applied.
+
+Decides: which version is to be live in which state. Leaves: what follows from reports to publishing.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Flows: owns flow, version, applied, edit and sample; publishes `flow-changes`; asks the executor what it can run."""
+"""Flows: owns flow, version, applied, edit and sample; publishes `flow-changes`; asks the executor what it can run.
+
+Decides: what is opened, and who gets what. Leaves: each of them to its own module.
+"""
 
 from __future__ import annotations
 

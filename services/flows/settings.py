@@ -1,4 +1,7 @@
-"""What an operator can set for flows."""
+"""What an operator can set for flows.
+
+Decides: names, defaults and bounds. Leaves: waiting to settling.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The statements of versions. Documents are stored packed and are JSON on this side of the store."""
+"""The statements of versions. Documents are stored packed and are JSON on this side of the store.
+
+Decides: that a version is never changed, and one frozen draft a revision. Leaves: when there is one to publishing.py.
+"""
 
 from __future__ import annotations
 

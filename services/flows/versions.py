@@ -1,4 +1,7 @@
-"""Reads versions: for people within their project, for consumers and executors across all."""
+"""Reads versions: for people within their project, for consumers and executors across all.
+
+Decides: who sees which version, how pages of live flows are bounded. Leaves: making versions to publishing.py.
+"""
 
 from __future__ import annotations
 

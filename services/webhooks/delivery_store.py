@@ -1,4 +1,7 @@
-"""Statements on `webhooks.trigger_event`: deliveries that were refused or simulated."""
+"""Statements on `webhooks.trigger_event`: deliveries that were refused or simulated.
+
+Decides: that many are written by one statement. Leaves: which are kept, and how long, to deliveries.py.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

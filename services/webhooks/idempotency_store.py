@@ -1,4 +1,7 @@
-"""Statements on `webhooks.idempotency`: which run a sender's duplicate key belongs to."""
+"""Statements on `webhooks.idempotency`: which run a sender's duplicate key belongs to.
+
+Decides: that insert or find is one statement for all keys. Leaves: what a duplicate gets to idempotency.py.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""What every accepted event may need on its way: wired once in service.py, handed to the ways in (ingest, simulate)."""
+"""What every accepted event may need on its way: wired once in service.py, handed to the ways in (ingest, simulate).
+
+Decides: nothing. Leaves: all of it to the parts.
+"""
 
 from dataclasses import dataclass
 

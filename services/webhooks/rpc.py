@@ -1,4 +1,7 @@
-"""The servicer of webhooks: messages in, domain calls, messages out."""
+"""The servicer of webhooks: messages in, domain calls, messages out.
+
+Decides: that one stream's end leaves nobody unanswered who was taken in. Leaves: the rest to ingest.py and answers.py.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,5 +1,7 @@
 """Webhooks: takes events in and holds senders that wait. Owns idempotency and trigger_event; publishes `executions`;
 reads `flow-changes`; asks flows for endpoints, auth for secrets, files to keep large bodies, executor for late answers.
+
+Decides: what is opened, and who gets what. Leaves: each of them to its own module.
 """
 
 from millrace.auth.v1.connection_pb2_grpc import ConnectionServiceStub

@@ -1,4 +1,7 @@
-"""What an operator can set for webhooks: limits, time-outs, how long things are kept."""
+"""What an operator can set for webhooks: limits, time-outs, how long things are kept.
+
+Decides: names, defaults and bounds. Leaves: the size of a body to the gateway, which reads it.
+"""
 
 from pydantic import Field
 

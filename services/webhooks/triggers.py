@@ -2,7 +2,7 @@
 
 Decides: which triggers are endpoints (piece `webhook`, event `catch`), what their settings mean and default to, what
 the presets stand for, and which settings cannot be applied.
-Leaves: the texts of secrets to endpoint_secrets.py (here they are still references), checking requests to verify.py.
+Leaves: the texts of secrets to connection_secrets.py (here they are still references), checking requests to verify.py.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Who may call an endpoint: shared-secret header, basic, HMAC signatures.
 
 Decides: whether one request proves itself, over the raw bytes, before anything is parsed.
-Leaves: what a trigger's settings say to triggers.py, where secrets come from to endpoint_secrets.py.
+Leaves: what a trigger's settings say to triggers.py, where secrets come from to connection_secrets.py.
 Holds: comparisons take constant time and look at every live secret; a proof without a secret refuses (fail closed); the
 answer is the same whatever is wrong.
 """

@@ -1,4 +1,7 @@
-"""The pieces this executor can run: a list, by hand, so that one sees what is there."""
+"""The pieces this executor can run: a list, by hand, so that one sees what is there.
+
+Decides: which pieces there are. Leaves: what each of them can do to its own package.
+"""
 
 from collections.abc import Sequence
 

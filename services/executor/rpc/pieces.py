@@ -1,4 +1,7 @@
-"""PieceService: which pieces are installed, and whether code parses."""
+"""PieceService: which pieces are installed, and whether code parses.
+
+Decides: how values become messages. Leaves: the catalogue to driver/actions.py, parsing to sandbox/.
+"""
 
 from __future__ import annotations
 

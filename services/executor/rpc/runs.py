@@ -1,4 +1,7 @@
-"""RunService: lists, one run, progress, missed answers."""
+"""RunService: lists, one run, progress, missed answers.
+
+Decides: how values become messages. Leaves: reading to runs/runs.py, watching to runs/progress.py.
+"""
 
 from __future__ import annotations
 

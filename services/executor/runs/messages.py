@@ -1,4 +1,7 @@
-"""Runs and steps as messages."""
+"""Runs and steps as messages.
+
+Decides: which word on the wire each state of a step has. Leaves: what is shown to engine/view.py and runs.py.
+"""
 
 from __future__ import annotations
 

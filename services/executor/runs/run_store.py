@@ -1,6 +1,8 @@
 """Statements that read runs.
 
 Every list is a keyset page over run ids, newest first; live and finished runs together, in one snapshot.
+
+Decides: which index each list uses. Leaves: writing runs to the flush, tokens of pages to runs.py.
 """
 
 from __future__ import annotations

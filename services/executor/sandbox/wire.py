@@ -1,7 +1,7 @@
 """The bytes between the executor and a jail.
 
 Decides: the frame (length, number, sort, body), the sorts of requests and answers, and the shared page.
-Leaves: what a request does to engine.py, who sends when to jail_process.py.
+Leaves: what a request does to engine.py, who sends when to process.py.
 Both ends import this module, so it imports next to nothing. All numbers are little-endian.
 
 The shared page holds three numbers. The jail writes which call it runs (`RUNNING`), so the executor knows whom a

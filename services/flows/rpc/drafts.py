@@ -1,4 +1,7 @@
-"""DraftService: drafts and their edits."""
+"""DraftService: drafts and their edits.
+
+Decides: how values become messages. Leaves: everything else to drafts.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FlowService: flows as a whole."""
+"""FlowService: flows as a whole.
+
+Decides: how values become messages. Leaves: everything else to flows.py and publishing.py.
+"""
 
 from __future__ import annotations
 

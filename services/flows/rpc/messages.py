@@ -1,4 +1,7 @@
-"""Rows as messages, and the few values that arrive as numbers or text."""
+"""Rows as messages, and the few values that arrive as numbers or text.
+
+Decides: the form of each message. Leaves: who asks for it to the servicers beside it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""VersionService: publishing, versions, and what consumers ask for."""
+"""VersionService: publishing, versions, and what consumers ask for.
+
+Decides: how values become messages. Leaves: everything else to publishing.py and versions.py.
+"""
 
 from __future__ import annotations
 
