@@ -19,6 +19,10 @@ from millrace_sdk import Json
 MASK = "********"
 SHORTEST_PART = 8
 """Secrets of at least this many characters are hidden inside longer texts too."""
+_LEFT_IN_URLS = ("", "/", "!~*'()", "!$'()*,;:@/?", "!$'()*,;:@/", ";,/?:@&=+$!~*'()#")
+"""What is not escaped in URLs, by who writes them: Python's quote twice, JavaScript's encodeURIComponent, the client of
+egress.py in queries and in paths, JavaScript's encodeURI.
+"""
 _SHORTEST_DISGUISE = 6
 """A piece of base64 shorter than this is no sign of anything."""
 
@@ -67,9 +71,10 @@ def _disguises(secret: str) -> Iterable[str]:
     data = secret.encode("utf-8", "surrogatepass")
     yield secret
     yield msgspec.json.encode(secret).decode()[1:-1]  # inside a JSON text inside a text
-    for encoded in (quote(data, safe=""), quote(data), quote_plus(data)):
-        yield encoded
-        yield _lower_escapes(encoded)
+    for safe in _LEFT_IN_URLS:
+        for encoded in (quote(data, safe=safe), quote_plus(data, safe=safe)):
+            yield encoded
+            yield _lower_escapes(encoded)
     yield data.hex()
     yield data.hex().upper()
     yield from _base64_forms(data)
