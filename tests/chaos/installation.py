@@ -1,89 +1,47 @@
-"""One real installation: `millrace up` as a person starts it, with pieces of it killed from outside.
+"""A real installation, embedded or as a cluster, of which pieces are killed from outside.
 
 Decides: how each piece is found and killed; that what is durable can be looked at between a death and the next start
 (the supervisor is held while somebody looks).
-Leaves: load to traffic.py, what must hold to judge.py.
+Leaves: starting and stopping to tests/backings/platform.py, load to traffic.py, what must hold to judge.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 
 import asyncpg
-import httpx
 
 from chassis.postgres import EmbeddedPostgres
+from tests.backings.platform import Platform, made_platform
 from tests.chaos.processes import PATIENCE_S, alive, arguments, children, descendants, gone, send, until
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Installation:
-    """An embedded installation in `home`. Its data, port and home stay over any death and start."""
+    """A platform that dies and comes back; its data and port stay."""
 
-    def __init__(self, home: Path, egress: str, env: Mapping[str, str] | None = None) -> None:
-        """`egress`: the local address that flows may call. `env`: more settings, for every process."""
-        self.home = home
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log_file = home.with_suffix(".log")
-        self.database = EmbeddedPostgres(home / "postgres")
-        self._env = {
-            "MILLRACE_HOME": str(home),
-            "MILLRACE_PORT": str(self.port),
-            "MILLRACE_EGRESS_ALLOW": f'["{egress}"]',
-            **(env or {}),
-        }
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.url = platform.url
+        self.database = EmbeddedPostgres(platform.home / "postgres")
+        self._process: subprocess.Popen[str] | None = None
 
     # -- life --
 
-    def start(self, env: Mapping[str, str] | None = None) -> None:
-        """Start it. `env`: settings of this start alone."""
-        program = Path(sys.executable).with_name("millrace")
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(program), "up"],
-                cwd=ROOT,
-                env={**os.environ, **self._env, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+    def launch(self) -> None:
+        """Start it without waiting."""
+        self._process = self.platform.launch()
 
     async def ready(self) -> None:
         """Returns when everything answers."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=5) as client:
-            deadline = asyncio.get_running_loop().time() + PATIENCE_S
-            while True:
-                with suppress(httpx.TransportError):
-                    if (await client.get("/readyz")).status_code == 200:
-                        return
-                if self._process is None or self._process.poll() is not None:
-                    raise AssertionError(f"millrace up ended: {self.said()}")
-                if asyncio.get_running_loop().time() > deadline:
-                    raise AssertionError(f"The installation does not get ready: {self.said()}")
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(self.platform.wait_ready)
 
     async def stop(self) -> int:
-        """SIGTERM; its exit code."""
-        if self._process is None:
-            return 0
-        self._process.send_signal(signal.SIGTERM)
-        process = self._process
-        await until("millrace up ended after SIGTERM", lambda: process.poll() is not None)
-        return process.returncode
+        """SIGTERM; its exit code, once it has drained."""
+        return await asyncio.to_thread(self.platform.stop)
 
     async def end(self) -> None:
         """Leave nothing behind, whatever state it is in."""
@@ -92,34 +50,31 @@ class Installation:
 
     def said(self) -> str:
         """The end of its log."""
-        return self.log_file.read_text(errors="replace")[-3000:] if self.log_file.exists() else ""
+        return self.platform.output[-4000:]
 
     # -- its processes --
 
     @property
     def supervisor(self) -> int:
-        """Process id of `millrace up`."""
+        """Process id of the parent of all."""
         assert self._process is not None
         return self._process.pid
 
     def pid(self, piece: str) -> int | None:
-        """Process id of `executor`, `edge` or `postgres` while it runs."""
+        """Process id of `postgres`, `executor`, `edge`, or a service of a cluster, while it runs."""
         if piece == "postgres":
             return self._postgres_pid()
+        names = (["cli.up", piece], ["-m", f"services.{piece}"], ["-m", piece])
         for child in children(self.supervisor):
-            if arguments(child)[-2:] == ["cli.up", piece] and alive(child):
+            if arguments(child)[-2:] in names and alive(child):
                 return child
         return None
 
-    def jails(self) -> list[int]:
-        """Process ids of what runs below the executor."""
-        executor = self.pid("executor")
-        return descendants(executor) if executor is not None else []
-
     def _postgres_pid(self) -> int | None:
         with suppress(OSError, ValueError, IndexError):
-            pid = int((self.home / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
-            if alive(pid) and arguments(pid)[1:3] == ["-D", str(self.home / "postgres" / "data")]:
+            data = self.platform.home / "postgres" / "data"
+            pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+            if alive(pid) and arguments(pid)[1:3] == ["-D", str(data)]:
                 return pid
         return None
 
@@ -129,12 +84,9 @@ class Installation:
     async def killed(self, piece: str) -> AsyncIterator[None]:
         """SIGKILL a piece. In the block it is dead and, where that can be, not started again yet; after it, it is.
 
-        `executor`, `edge`, `postgres`, `supervisor` (its children must die with it) or `everything`.
+        A process by its name, `postgres`, `supervisor` (its children must die with it) or `everything`.
         """
         match piece:
-            case "executor" | "edge":
-                async with self._killed_child(piece):
-                    yield
             case "postgres":
                 await self._kill_postgres()
                 yield  # the supervisor brings it back by itself, while somebody looks
@@ -146,9 +98,10 @@ class Installation:
                     await self._kill_supervisor(pids)
                 with self.only_database():
                     yield
-                self.start()
+                self.launch()
             case _:
-                raise ValueError(piece)
+                async with self._killed_child(piece):
+                    yield
 
     @asynccontextmanager
     async def _killed_child(self, name: str) -> AsyncIterator[None]:
@@ -156,14 +109,21 @@ class Installation:
         send([self.supervisor], signal.SIGSTOP)
         try:
             pid = self.pid(name)  # it cannot change any more
-            if pid is not None:
-                below = descendants(pid)
-                send([pid], signal.SIGKILL)
-                await gone([pid])
-                await self._statements_ended()
-                yield
-                send([self.supervisor], signal.SIGCONT)
-                await gone(below)
+            doomed = [pid, *descendants(pid)] if pid is not None else []
+            send(doomed[:1], signal.SIGKILL)  # what is below must not outlive it
+            await gone(doomed)
+            await self._statements_ended()
+            yield
+        finally:
+            send([self.supervisor], signal.SIGCONT)
+
+    @asynccontextmanager
+    async def database_away(self) -> AsyncIterator[None]:
+        """In the block PostgreSQL is gone, and nobody brings it back."""
+        send([self.supervisor], signal.SIGSTOP)
+        try:
+            await self._kill_postgres()
+            yield
         finally:
             send([self.supervisor], signal.SIGCONT)
 
@@ -178,8 +138,7 @@ class Installation:
         send([self.supervisor], signal.SIGKILL)
         assert self._process is not None
         self._process.wait()
-        pythons = [pid for pid in below if "cli.up" in arguments(pid)]
-        await gone(pythons)
+        await gone([pid for pid in below if "cli.up" in arguments(pid)])
 
     async def _kill_everything(self) -> None:
         assert self._process is not None
@@ -227,22 +186,14 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation(egress: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Installation]:
-    """A fresh one, started and ready; nothing of it is left afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mr-chaos-") as folder:
-        running = Installation(Path(folder) / secrets.token_hex(3), egress, env)
-        running.start()
+async def installation(egress: str, kind: type[Platform] = Platform, **settings: str) -> AsyncIterator[Installation]:
+    """A fresh one, ready; nothing of it is left afterwards. `egress`: the local address that flows may call."""
+    with made_platform(kind) as platform:
+        platform.settings |= {"MILLRACE_EGRESS_ALLOW": f'["{egress}"]', **settings}
+        running = Installation(platform)
+        running.launch()
         try:
             await running.ready()
             yield running
         finally:
             await running.end()
-            if "MILLRACE_CHAOS_KEEP" in os.environ:
-                Path(os.environ["MILLRACE_CHAOS_KEEP"]).write_bytes(running.log_file.read_bytes())
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from chassis.failpoints import recorded
+from tests.backings.platform import Platform
 from tests.chaos.flows import LOAD, STORY
 from tests.chaos.installation import Installation, installation
 from tests.chaos.judge import Death, Verdict, Witness, judge
@@ -84,7 +85,7 @@ async def test_deaths_at_named_places(tmp_path: Path) -> None:
         "MILLRACE_FAILPOINT_LOG": str(log),
     }
     with Ledger(SEED, ROUGH) as ledger:
-        async with installation(ledger.address, armed) as target, Person(target.url) as person:
+        async with installation(ledger.address, Platform, **armed) as target, Person(target.url) as person:
             flow_id = await person.publish(LOAD)
             witness = Witness(target, ledger)
             async with Traffic(target.url, flow_id, ledger.url, SEED) as traffic:
@@ -92,7 +93,7 @@ async def test_deaths_at_named_places(tmp_path: Path) -> None:
             verdict = await judge(target, ledger, traffic.sent, witness, deaths)
             print(f"\nseed {SEED}; {verdict}")
             _check(verdict, target)
-            assert target.log_file.read_text().count("(SIGKILL)") == len(POINTS), target.said()
+            assert target.platform.output.count("(SIGKILL)") == len(POINTS), target.said()
             assert await _counted(target) == verdict.runs
 
 
