@@ -33,6 +33,7 @@ class ActiveRun:
         "plan",
         "slot",
         "started_at_ms",
+        "steps_flushed",
         "stored",
         "taken",
         "tasks",
@@ -66,6 +67,8 @@ class ActiveRun:
         """Whether its end is in a flush."""
         self.flushed: list[AnyEntry] = []
         """What the last flush took; for those who watch."""
+        self.steps_flushed = 0
+        """Steps finished up to there."""
         self.answer: Answer | None = None
         self.slot: RecordSlot | None = None
         """The record of the log it came from, until it is written."""

@@ -102,6 +102,8 @@ class Flusher:
         self._plain: list[PlainWrite] = []
         self._plain_ids: set[bytes] = set()
         self._operations: list[StoreOperation] = []
+        self._poisoned: set[bytes] = set()
+        """Runs that the flush under way has ended because the database refused what they had to store."""
         self._wake = asyncio.Event()
         self._lazy: asyncio.TimerHandle | None = None
         self._last_flush = clock.monotonic()
@@ -110,8 +112,8 @@ class Flusher:
         """Set when another executor moved a position of ours: intake must ask again which partitions are whose."""
 
     def note(self, run: ActiveRun, *, urgent: bool) -> None:
-        """The run has something to write."""
-        if run.dropped:
+        """The run has something to write. Once its end is in a flush, it never has."""
+        if run.dropped or run.gone:
             return
         if run not in self._dirty:
             self._dirty[run] = None
@@ -179,7 +181,7 @@ class Flusher:
             self._lazy.cancel()
             self._lazy = None
         runs = self._gather()
-        operations, self._operations = self._operations, []
+        operations = self._operations_of(runs)
         plain, self._plain = self._plain, []
         self._plain_ids.clear()
         for item in plain:
@@ -218,6 +220,16 @@ class Flusher:
         if self._dirty and self._lazy is None:
             self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._wake.set)
         return chosen
+
+    def _operations_of(self, runs: Sequence[ActiveRun]) -> list[StoreOperation]:
+        """The operations of this flush: those of its runs, because an operation and its journal are one commit (I3).
+
+        What was given up meanwhile (its run ended, or is no longer ours) never happens.
+        """
+        waiting = [operation for operation in self._operations if not operation.done.done()]
+        chosen = set(runs)
+        self._operations = [operation for operation in waiting if operation.run not in chosen]
+        return [operation for operation in waiting if operation.run in chosen]
 
     def _batch(self, runs: Sequence[ActiveRun], plain: Sequence[PlainWrite]) -> FlushBatch:
         writes = [_write(run) for run in runs]
@@ -261,8 +273,10 @@ class Flusher:
             run = batch.runs[0]
             if run.status is RunStatus.INTERNAL_ERROR:  # even its end is refused: nothing of it can be kept
                 log.error("run_not_storable", run_id=run.identity.run_id.hex(), reason=str(refusal))
-                return await self._commit(replace(batch, runs=[])) | {run.identity.run_id}
+                self._poisoned.add(run.identity.run_id)
+                return await self._commit(replace(batch, runs=[]))
             log.error("run_poisoned", run_id=run.identity.run_id.hex(), reason=str(refusal))
+            self._poisoned.add(run.identity.run_id)
             return await self._commit(replace(batch, runs=[_poisoned(run, self._clock.now_ms())]))
         if not batch.runs:
             raise refusal
@@ -278,6 +292,7 @@ class Flusher:
         keys = sorted({operation.key for operation in operations})
         batch: FlushBatch | None = None
         seen: dict[StoreKey, bytes] = {}
+        duplicates: set[bytes] = set()
         while True:
             try:
                 async with self._store.locked(keys) as scope:
@@ -290,14 +305,21 @@ class Flusher:
                         raise Fenced(
                             "A stored value changed while a flush was tried again; starting over from the journal."
                         )
-                    return await scope.flush(batch)
+                    found = await scope.flush(batch)
+                return duplicates | found
             except PositionMoved:
                 self._give_up_positions()
                 batch = replace(batch, positions=()) if batch is not None else None
+            except FlushRefused as refusal:
+                operating = {operation.run.identity.run_id for operation in operations}
+                others, batch = _apart(batch, operating, refusal)
+                duplicates |= await self._commit(others)
+                self._flush_no += 1
+                batch = replace(batch, flush_no=self._flush_no)
             except Unavailable:
-                duplicates = await self._settle_lost_commit(self._flush_no)
-                if duplicates is not None:
-                    return duplicates
+                settled = await self._settle_lost_commit(self._flush_no)
+                if settled is not None:
+                    return duplicates | settled
 
     def _apply(
         self,
@@ -319,14 +341,16 @@ class Flusher:
 
     def _tell(self, runs: Sequence[ActiveRun], duplicates: set[bytes]) -> None:
         """Let the barriers go and tell whoever listens."""
-        if duplicates:
+        if duplicates or self._poisoned:
             # A run that was known before is the one that the second delivery in this same flush is a duplicate of.
-            again = [run for run in runs if not run.known and run.identity.run_id in duplicates]
-            for run in again:
+            lost = [run for run in runs if not run.known and run.identity.run_id in duplicates]
+            lost += [run for run in runs if run.identity.run_id in self._poisoned and run not in lost]
+            self._poisoned.clear()
+            for run in lost:
                 run.drop()
                 self._dirty.pop(run, None)
                 self._rejected(run)
-            runs = [run for run in runs if run not in again]
+            runs = [run for run in runs if run not in lost]
         for run in runs:
             run.durable = run.taken  # I3: only now is it finished, for barriers, answers and whoever watches
             run.known = True
@@ -348,6 +372,7 @@ def _write(run: ActiveRun) -> RunWrite:
     entries = run.machine.take_entries()
     run.taken += len(entries)
     run.flushed = entries
+    run.steps_flushed = run.machine.steps_finished
     run.gone = run.end is not None
     write = RunWrite(
         identity=run.identity,
@@ -367,6 +392,20 @@ def _write(run: ActiveRun) -> RunWrite:
     return write
 
 
+def _apart(
+    batch: FlushBatch | None, operating: set[bytes], refusal: FlushRefused
+) -> tuple[FlushBatch, FlushBatch]:
+    """A refused batch in two: what has nothing to do with store operations, to be halved until the culprit is alone;
+    and the operations with their runs, which only a commit of both may store (I3). Positions go with the new runs."""
+    if batch is None:
+        raise refusal
+    others = [run for run in batch.runs if run.identity.run_id not in operating]
+    if not others:
+        raise refusal
+    rest = [run for run in batch.runs if run.identity.run_id in operating]
+    return replace(batch, runs=others, values={}), replace(batch, runs=rest, positions=())
+
+
 def _poisoned(run: RunWrite, now_ms: int) -> RunWrite:
     """The write that ends a run whose own data the database refuses."""
     error = RunError(
@@ -380,6 +419,7 @@ def _poisoned(run: RunWrite, now_ms: int) -> RunWrite:
     return replace(
         run,
         status=RunStatus.INTERNAL_ERROR,
+        started_at_ms=run.started_at_ms or now_ms,
         chunk=encode_chunk([RunFinished("internal_error", error, now_ms)]),
         end=end,
     )

@@ -61,8 +61,9 @@ def run_message(row: RunRow) -> pb.Run:
 
 
 def active_message(run: ActiveRun, run_id: str) -> pb.Run:
-    """A run at work, or one that has just ended."""
-    status = run.end.status if run.end else RunStatus.RUNNING
+    """A run at work, or one that has just ended, as far as it is durable (I3): it may have gone on since that flush."""
+    end = run.end if run.gone else None
+    status = end.status if end else RunStatus.RUNNING
     return pb.Run(
         id=run_id,
         flow_id=run.identity.flow_id,
@@ -70,9 +71,9 @@ def active_message(run: ActiveRun, run_id: str) -> pb.Run:
         trigger_id=run.identity.trigger_id,
         status=pb.RunStatus.ValueType(status),
         started_at=timestamp(run.started_at_ms),
-        finished_at=timestamp(run.end.finished_at_ms) if run.end else None,
-        error=error_message(run.machine.error),
-        steps_finished=run.machine.steps_finished,
+        finished_at=timestamp(end.finished_at_ms) if end else None,
+        error=error_message(run.machine.error) if end else None,
+        steps_finished=run.steps_flushed,
         test=run.identity.test,
     )
 

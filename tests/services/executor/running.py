@@ -31,6 +31,7 @@ from millrace.options.v1 import options_pb2
 from millrace.webhooks.v1 import ingest_pb2
 from millrace.webhooks.v1.ingest_pb2_grpc import IngestServiceServicer, add_IngestServiceServicer_to_server
 
+from chassis.cache import Cache, open_cache
 from chassis.database import Database
 from chassis.documents import pack
 from chassis.errors import Unavailable
@@ -148,6 +149,8 @@ class Executor:
     process: Process
     database: Database
     log: Log
+    cache: Cache
+    """The very one that the executor tells progress through."""
 
     def flow(self, *steps: Step, project_id: str = "") -> Flow:
         """A published flow of these steps."""
@@ -308,4 +311,4 @@ async def running_executor(neighbours: Neighbours, **set_: Any) -> AsyncIterator
         Database(neighbours.database_url) as database,
         open_log(plain, database) as log,
     ):
-        yield Executor(neighbours, process, database, log)
+        yield Executor(neighbours, process, database, log, open_cache(plain))
