@@ -267,13 +267,20 @@ def _judge_calls(verdict: Verdict, calls: Sequence[Call], witness: Witness, deat
     for key, arrivals in of_key.items():
         if any(call.body != arrivals[0].body for call in arrivals):
             verdict.wrong.append(f"key {key} came with different bodies: {[call.body for call in arrivals]}")
-        for earlier, later in pairwise(arrivals):
-            if earlier.status == DROPPED and later.arrived > earlier.answered:
-                continue  # the sender could not know; the outside world broke it, not a death
-            if any(earlier.arrived - OVERLAP_S < death.at < later.arrived for death in deaths):
-                verdict.interrupted += 1
-            else:
-                verdict.repeated.append(f"{later.body!r} though nothing had died since its first call")
+        _judge_arrivals(verdict, arrivals, deaths)
+
+
+def _judge_arrivals(verdict: Verdict, arrivals: Sequence[Call], deaths: Sequence[Death]) -> None:
+    """Why each further call under one key was right: something died meanwhile, or the outside world left a doubt."""
+    doubt = False
+    for earlier, later in pairwise(arrivals):
+        if any(earlier.arrived - OVERLAP_S < death.at < later.arrived for death in deaths):
+            verdict.interrupted += 1
+            doubt = True
+        elif earlier.status == DROPPED and later.arrived > earlier.answered:
+            doubt = True  # the sender could not know whether it was heard
+        elif not (doubt and earlier.status == 503):  # a refusal does not undo the doubt, so the key stays (I4)
+            verdict.repeated.append(f"{later.body!r} though nothing had died since the call before")
 
 
 def _judge_keys(verdict: Verdict, calls: Sequence[Call], expected: set[tuple[str, int]]) -> None:

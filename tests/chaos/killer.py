@@ -15,8 +15,8 @@ from tests.chaos.judge import Death, Witness
 from tests.chaos.ledger import Ledger
 from tests.chaos.processes import NotInTimeError, until
 
-AGAIN = 0.25
-"""Share of an executor's deaths that are followed by another while it takes up what it finds."""
+TWICE = " twice"
+"""After the name of a piece: it is killed again while it takes up what it finds."""
 
 
 class Killer:
@@ -31,16 +31,17 @@ class Killer:
         self._chance = chance
 
     async def kill(self, piece: str) -> None:
-        """One death, at a random moment of work; returns when work goes on and what lived at the death has ended.
+        """A death at a random moment of work; returns when work goes on and what lived at the death has ended.
 
         Three deaths at one place are one too many for a run, so that no more than two come together.
         """
+        name = piece.removesuffix(TWICE)
         await self._calls(5)
-        await self._once(piece)
-        if "executor" in piece and self._chance.random() < AGAIN:
-            await until("the executor is started again", lambda: self._target.pid(piece) is not None)
-            await self._once(piece)
-        await self._recovered(piece)
+        await self._once(name)
+        if name != piece:
+            await until(f"{name} is started again", lambda: self._target.pid(name) is not None)
+            await self._once(name)
+        await self._recovered(name)
 
     async def _once(self, piece: str) -> None:
         await asyncio.sleep(self._chance.uniform(0, 0.5))
