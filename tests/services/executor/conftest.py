@@ -26,7 +26,10 @@ async def executor(neighbours: Neighbours) -> AsyncIterator[Executor]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[LocalServer]:
-    """`/fail/n/…`: 500 to the first n requests. `/slow`: late. `/echo`: target and body. Otherwise: key and body."""
+    """`/fail/n/…`: 500 to the first n requests. `/slow`: late. `/echo`: target and body. Otherwise: key and body.
+
+    `/hold` answers when `open` is set.
+    """
     found: list[LocalServer] = []
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -36,6 +39,8 @@ async def server() -> AsyncIterator[LocalServer]:
             return web.json_response({"seen": seen}, status=500 if seen <= int(parts[2]) else 200)
         if parts[1] == "slow":
             await asyncio.sleep(5)
+        if parts[1] == "hold":
+            await found[0].open.wait()
         if parts[1] == "echo":
             return web.json_response({"target": request.path_qs, "body": await request.text()})
         return web.json_response({"key": request.headers.get("Idempotency-Key"), "body": await request.text()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class LocalServer:
 
     port: int
     arrivals: list[Arrival] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """For handlers that let requests wait."""
 
     @property
     def address(self) -> str:
