@@ -1,13 +1,15 @@
-"""Packed documents: JSON as it travels and is stored, one codec byte and the data.
+"""Documents: JSON as it travels and is stored, one codec byte and the data; and how deep it nests.
 
 Decides: which codec (0 plain, 1 zstd, 2 zlib), and when: above 1 KiB, once, where the document is accepted. From there
-the bytes are passed on unopened and stored as `bytea` with `STORAGE EXTERNAL`.
+the bytes are passed on unopened and stored as `bytea` with `STORAGE EXTERNAL`. Also how deep JSON may nest, so that
+every reader, which recurses, gets to its end.
 Leaves: what the JSON means; nothing here parses it.
 Measured: zstd level 1 stores 42,000 rows/s of 6 KB against 6,000 with the database's own compression.
 """
 
 import threading
 import zlib
+from itertools import accumulate
 
 from chassis.errors import Invalid
 
@@ -19,9 +21,15 @@ except ImportError:  # zlib does the same a fifth slower; what zstd packed elsew
 PLAIN, ZSTD, ZLIB = 0, 1, 2
 COMPRESS_ABOVE_BYTES = 1024
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
+MAX_DEPTH = 500
+"""Deepest nesting of a document that code, an expression or a piece may give. Python's stack holds 1,000 frames."""
 
 _ZSTD_LEVEL = 1
 _PREFIX = (b"\x00", b"\x01", b"\x02")
+_SHALLOW_PASSES = 6
+_TO_DEPTH = bytes.maketrans(b"[]", b"\x01\xff")  # one up, one down, as signed bytes
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(code for code in range(256) if code not in b'[]{}"')
 _local = threading.local()  # a zstd context serves one thread at a time
 
 
@@ -34,6 +42,20 @@ def pack(json: bytes) -> bytes:
     else:
         codec, data = ZLIB, zlib.compress(json, 1)
     return _PREFIX[codec] + data if len(data) < len(json) else _PREFIX[PLAIN] + json
+
+
+def deeper_than(json: bytes, max_depth: int = MAX_DEPTH) -> bool:
+    """Whether valid JSON nests deeper than that; built from whole-string operations, so that size costs little."""
+    if len(json) <= 2 * max_depth or json.count(b"[") + json.count(b"{") <= max_depth:
+        return False
+    if b"\\" in json:  # escapes stand in strings only; a quote that is escaped must not end one
+        json = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = json.translate(None, _NOT_STRUCTURE).split(b'"')[::2]
+    structure = b"".join(outside_strings).translate(_SQUARE)
+    for _ in range(_SHALLOW_PASSES):  # takes the innermost level away: usual documents are gone after that
+        structure = structure.replace(b"[]", b"")
+    levels = memoryview(structure.translate(_TO_DEPTH)).cast("b")
+    return bool(structure) and max(accumulate(levels)) + _SHALLOW_PASSES > max_depth
 
 
 def unpack(document: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> bytes:

@@ -18,11 +18,11 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import accumulate
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from chassis.documents import deeper_than
 from chassis.errors import Invalid
 from services.webhooks.refusals import UnsupportedBody
 from services.webhooks.triggers import BodyKind
@@ -30,10 +30,6 @@ from services.webhooks.triggers import BodyKind
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _BOM = b"\xef\xbb\xbf"
-_SHALLOW_PASSES = 6
-_TO_DEPTH = bytes.maketrans(b"[]", b"\x01\xff")  # one up, one down, as signed bytes
-_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NOT_STRUCTURE = bytes(code for code in range(256) if code not in b'[]{}"')
 
 
 def media_type(content_type: str) -> str:
@@ -92,20 +88,6 @@ def check_json(body: bytes, max_depth: int) -> bytes:
     if deeper_than(body, max_depth):
         raise _too_deep(max_depth)
     return body
-
-
-def deeper_than(json: bytes, max_depth: int) -> bool:
-    """Whether valid JSON nests deeper than that; built from whole-string operations, so that size costs little."""
-    if len(json) <= 2 * max_depth or json.count(b"[") + json.count(b"{") <= max_depth:
-        return False
-    if b"\\" in json:  # escapes stand in strings only; a quote that is escaped must not end one
-        json = json.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = json.translate(None, _NOT_STRUCTURE).split(b'"')[::2]
-    structure = b"".join(outside_strings).translate(_SQUARE)
-    for _ in range(_SHALLOW_PASSES):  # takes the innermost level away: usual documents are gone after that
-        structure = structure.replace(b"[]", b"")
-    levels = memoryview(structure.translate(_TO_DEPTH)).cast("b")
-    return bool(structure) and max(accumulate(levels)) + _SHALLOW_PASSES > max_depth
 
 
 def read_form(body: bytes, max_fields: int) -> dict[str, str | list[str]]:

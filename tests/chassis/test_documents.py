@@ -47,3 +47,27 @@ def test_a_document_that_would_fill_the_memory_is_refused(codec: int) -> None:
     bomb = documents.pack(b" " * 100_000) if codec == documents.ZSTD else b"\x02" + zlib.compress(b" " * 100_000)
     with pytest.raises(Invalid, match="larger than 50000"):
         documents.unpack(bomb, max_bytes=50_000)
+
+
+nested = st.recursive(
+    st.none() | st.text(st.characters(exclude_categories=["Cs"])) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[]{}"\\ab', max_size=4), inner, max_size=3),
+    max_leaves=60,
+)
+
+
+def depth_of(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max((depth_of(one) for one in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((depth_of(one) for one in value), default=0)
+    return 0
+
+
+@given(nested, st.integers(0, 30))
+def test_depth_is_what_counting_says(value: object, around: int) -> None:
+    for _ in range(around):
+        value = [value, '"[', {"}": []}]
+    json_bytes = json.dumps(value).encode()
+    for limit in (16, 17, 20, 30):
+        assert documents.deeper_than(json_bytes, limit) == (depth_of(value) > limit)

@@ -31,6 +31,7 @@ from millrace_sdk import (
     describe,
 )
 
+from chassis.documents import MAX_DEPTH, deeper_than
 from services.executor.driver.masking import Masker
 
 MAX_OUTPUT_BYTES = 8 * 1024 * 1024
@@ -175,6 +176,8 @@ def _encoded(output: Json) -> bytes:
         encoded = msgspec.json.encode(output)
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as error:
         raise ActionFailed("OUTPUT_INVALID", f"The action gave something that is no JSON value: {error}.") from error
+    if deeper_than(encoded):
+        raise ActionFailed("OUTPUT_INVALID", f"The output nests deeper than the {MAX_DEPTH} levels allowed.")
     if len(encoded) > MAX_OUTPUT_BYTES:
         message = f"The output is {len(encoded)} bytes of at most {MAX_OUTPUT_BYTES}. Ask the other side for less."
         raise ActionFailed("OUTPUT_INVALID", message)

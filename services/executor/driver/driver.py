@@ -35,8 +35,9 @@ from services.executor.engine.events import (
     Woken,
 )
 from services.executor.engine.journal import RunError
+from services.executor.engine.run import end_answer
 from services.executor.flush import Flusher
-from services.executor.sandbox import CodeUnit, Sandbox, SandboxError
+from services.executor.sandbox import CodeUnit, OutputInvalid, Sandbox, SandboxError
 from services.executor.store import RunEnd, RunStatus, StoreKey
 
 EXPRESSION_TIMEOUT_MS = 5_000
@@ -80,11 +81,10 @@ class Driver:
             raise
         except Exception:  # a fault of ours must not leave the run hanging: it ends, named, with its stack in the log
             log.exception("run_broke", run_id=run.identity.run_id.hex(), flow_id=run.identity.flow_id)
-            self._end(
-                run,
-                RunStatus.INTERNAL_ERROR,
-                RunError("", (), 0, "INTERNAL_ERROR", "Millrace failed while it worked on this run."),
-            )
+            error = RunError("", (), 0, "INTERNAL_ERROR", "Millrace failed while it worked on this run.")
+            if run.machine.answer is None and run.answer is None:
+                run.answer = end_answer("internal_error", error, b"", run.machine.entries_made)
+            self._end(run, RunStatus.INTERNAL_ERROR, error)
             self._flusher.note(run, urgent=True)
 
     def _noted(self, run: ActiveRun, command: Command) -> bool:
@@ -150,10 +150,14 @@ class Driver:
             result = await self._sandbox.run_code(
                 identity.project_id, unit, _filled(command.input, command.secrets, secrets), command.timeout_ms
             )
+            output = secrets.masker.document(result.output)
         except SandboxError as error:
             return code_failed(command.ref, error, secrets.masker, self._clock.now_ms())
+        except msgspec.DecodeError as error:  # `JSON.rawJSON` writes numbers that no reader takes
+            unreadable = OutputInvalid(f"The value cannot be read: {error}", result.console)
+            return code_failed(command.ref, unreadable, secrets.masker, self._clock.now_ms())
         console = console_document(result.console, secrets.masker)
-        return CodeFinished(command.ref, secrets.masker.document(result.output), console, self._clock.now_ms())
+        return CodeFinished(command.ref, output, console, self._clock.now_ms())
 
     async def _run_action(self, run: ActiveRun, command: RunAction) -> Event:
         secrets = await self._secrets(run, command.secrets)

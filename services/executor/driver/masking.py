@@ -58,10 +58,16 @@ class Masker:
             return value
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, list):
-            return [self.value(item) for item in value]
+        if isinstance(value, list):  # without comprehensions: they are a frame of their own, and the stack has 1,000
+            items: list[Json] = []
+            for item in value:
+                items.append(self.value(item))  # noqa: PERF401
+            return items
         if isinstance(value, dict):
-            return {self.text(key): self.value(item) for key, item in value.items()}
+            fields: dict[str, Json] = {}
+            for key, item in value.items():
+                fields[self.text(key)] = self.value(item)
+            return fields
         if isinstance(value, int | float) and not isinstance(value, bool) and str(value) in self._whole:
             return MASK
         return value

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from chassis.documents import MAX_DEPTH, deeper_than
 from services.executor.sandbox import wire
 from services.executor.sandbox.errors import CodeThrew, OutputInvalid, SandboxError
 
@@ -95,18 +96,30 @@ class Call:
             self.future.set_exception(error)
 
     def settle(self, sort: int, body: bytes) -> None:
-        """Ends the call with the jail's answer."""
+        """Ends the call with the jail's answer. Never raises: others' answers come behind this one."""
         if self.future.done():
             return
         if sort == wire.VALUE:
-            self.future.set_result(CodeResult(body) if self.sort == wire.RUN else body)
+            self._give(body if self.sort == wire.EVALUATE else CodeResult(body), body)
         elif sort == wire.VALUE_WITH_CONSOLE:
             lines, _, output = body.partition(b"\n")
-            self.future.set_result(CodeResult(output, msgspec.json.decode(lines, type=tuple[str, ...])))
+            try:
+                console = msgspec.json.decode(lines, type=tuple[str, ...])
+            except msgspec.DecodeError:
+                self.fail(_unreadable())
+            else:
+                self._give(CodeResult(output, console), output)
         elif sort == wire.CHECKED:
             self.future.set_result(body)
         else:
             self.future.set_exception(_error(sort, body))
+
+    def _give(self, result: CodeResult | bytes, output: bytes) -> None:
+        if deeper_than(output):
+            console = result.console if isinstance(result, CodeResult) else ()
+            self.fail(OutputInvalid(f"The value nests deeper than the {MAX_DEPTH} levels allowed", console))
+        else:
+            self.future.set_result(result)
 
 
 def learning(number: int, key: CodeUnit | ExpressionKey) -> bytes:
@@ -144,7 +157,7 @@ def _error(sort: int, body: bytes) -> SandboxError:
     try:
         thrown = msgspec.json.decode(body, type=_Thrown)
     except msgspec.DecodeError:
-        return SandboxError("The jail gave an answer that cannot be read")
+        return _unreadable()
     console = tuple(thrown.console)
     if sort == wire.INVALID:
         return OutputInvalid(thrown.message, console)
@@ -154,6 +167,10 @@ def _error(sort: int, body: bytes) -> SandboxError:
     _, line, column = thrown.frames[0] if thrown.frames else ("", None, None)
     stack = "\n".join(f"at {name or 'module'} ({line}:{column})" for name, line, column in thrown.frames)
     return CodeThrew(message, line, column, stack=stack, expression=thrown.expression, console=console)
+
+
+def _unreadable() -> SandboxError:
+    return SandboxError("The jail gave an answer that cannot be read")
 
 
 _RESERVED = frozenset(

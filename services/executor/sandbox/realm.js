@@ -11,6 +11,15 @@
   const { ownKeys } = Reflect;
   const { parse, stringify } = JSON;
 
+  // Half of a surrogate pair, as cutting a text through an emoji leaves it, is nothing that readers of JSON take: U+FFFD
+  // stands in its place, as in plain paths.
+  const half = /\\(?:[^u]|u(?:d[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(d[89a-f][0-9a-f]{2})))/gi;
+  const written = (value) => {
+    const json = stringify(value);
+    if (json === undefined || !(json.includes('\\ud') || json.includes('\\uD'))) return json;
+    return json.replace(half, (all, unit) => (unit ? '\\ufffd' : all));
+  };
+
   // --- The console of one run -------------------------------------------------------------------------------------------------
   let lines = [];
   let consoleBytes = 0;
@@ -157,9 +166,9 @@
       if (thrown instanceof Error) {
         const name = String(thrown.name);
         const message = String(thrown.message);
-        return (name === 'Error' && message ? message : message ? `${name}: ${message}` : name).slice(0, 2000);
+        return (name === 'Error' && message ? message : message ? `${name}: ${message}` : name).slice(0, 2000).toWellFormed();
       }
-      return (typeof thrown === 'object' && thrown !== null ? stringify(thrown) : String(thrown)).slice(0, 2000);
+      return (typeof thrown === 'object' && thrown !== null ? stringify(thrown) : String(thrown)).slice(0, 2000).toWellFormed();
     } catch {
       return 'A value was thrown that cannot be shown';
     }
@@ -181,21 +190,21 @@
     return found;
   };
 
-  const fail = (thrown, file, offset, more) => 'e' + stringify({
+  const fail = (thrown, file, offset, more) => 'e' + written({
     message: described(thrown), frames: frames(thrown, file, offset), console: lines, ...more,
   });
 
   const finish = (value) => {
     let json;
     try {
-      json = stringify(value) ?? 'null';
+      json = written(value) ?? 'null';
     } catch (problem) {
-      return 'i' + stringify({ message: `The value cannot be written as JSON: ${described(problem)}`, console: lines });
+      return 'i' + written({ message: `The value cannot be written as JSON: ${described(problem)}`, console: lines });
     }
     if (json.length > maxOutput) {
-      return 'i' + stringify({ message: `The value is larger than the ${maxOutput} bytes allowed`, console: lines });
+      return 'i' + written({ message: `The value is larger than the ${maxOutput} bytes allowed`, console: lines });
     }
-    return lines.length ? `c${stringify(lines)}\n${json}` : `o${json}`;
+    return lines.length ? `c${written(lines)}\n${json}` : `o${json}`;
   };
 
   // A body that the constructor takes is a body: text that closes it early and goes on is refused by the language itself.
@@ -242,7 +251,7 @@
   };
 
   // Called after the microtasks ran dry: what has not settled now never will.
-  const take = () => outcome ?? 'e' + stringify({
+  const take = () => outcome ?? 'e' + written({
     message: 'The code waits for a promise that nothing can settle any more', frames: [], console: lines,
   });
 
@@ -289,13 +298,13 @@
           value = null;
         }
         try {
-          results.push(stringify(value) ?? 'null');
+          results.push(written(value) ?? 'null');
         } catch (problem) {
-          return 'i' + stringify({ message: `Expression ${i + 1} gives a value that cannot be written as JSON: ${described(problem)}` });
+          return 'i' + written({ message: `Expression ${i + 1} gives a value that cannot be written as JSON: ${described(problem)}` });
         }
       }
       const json = `[${results.join(',')}]`;
-      if (json.length > maxOutput) return 'i' + stringify({ message: `The values are larger than the ${maxOutput} bytes allowed` });
+      if (json.length > maxOutput) return 'i' + written({ message: `The values are larger than the ${maxOutput} bytes allowed` });
       return `o${json}`;
     };
   };

@@ -14,7 +14,7 @@ from millrace.executor.v1 import run_pb2 as pb
 
 from chassis.ids import new_id, new_text_id
 from chassis.log import OutRecord
-from tests.services.executor.running import Executor, Flow, Step, action, code, said, steps
+from tests.services.executor.running import Executor, Flow, Step, action, code, output, said, steps
 from tests.services.executor.servers import LocalServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -55,6 +55,13 @@ async def test_code_that_throws_names_the_place_in_the_authors_source(executor: 
 async def test_what_code_printed_before_it_failed_is_kept(executor: Executor) -> None:
     found = await executor.run(executor.flow(code("it", "() => { console.log('so far'); throw Error('no') }")))
     assert list(steps(found)["it"].console) == ["so far"]
+
+
+async def test_text_cut_through_an_emoji_harms_no_run(executor: Executor) -> None:
+    flow = executor.flow(code("it", "({ t }) => { console.log(t[0]); return t[0] }", input={"t": "{{trigger.body}}"}))
+    found = await executor.run(flow, "😀")
+    assert found.run.status == pb.RUN_STATUS_SUCCEEDED, found
+    assert (output(found, "it"), list(steps(found)["it"].console)) == ("\ufffd", ["\ufffd"])
 
 
 async def test_code_that_does_not_parse_names_the_line(executor: Executor) -> None:

@@ -99,6 +99,22 @@ async def test_a_secret_in_what_code_throws_or_prints_before(executor: Executor)
     await assert_hidden(executor, flow, found)
 
 
+@pytest.mark.parametrize("levels", [500, 501])
+async def test_a_secret_deep_inside_a_value(executor: Executor, levels: int) -> None:
+    deep = "({ s, levels }) => { while (levels--) s = [s]; return s }"
+    flow = with_secret(executor, code("it", deep, input={"s": REFERENCE, "levels": levels}))
+    found = await executor.run(flow)
+    assert found.run.status == (pb.RUN_STATUS_SUCCEEDED if levels == 500 else pb.RUN_STATUS_FAILED), found
+    await assert_hidden(executor, flow, found)
+
+
+async def test_a_secret_beside_a_number_that_nothing_can_read(executor: Executor) -> None:
+    flow = with_secret(executor, code("it", "({ s }) => [s, JSON.rawJSON('1e999')]", input={"s": REFERENCE}))
+    found = await executor.run(flow)
+    assert (found.run.status, found.run.error.kind) == (pb.RUN_STATUS_FAILED, "OUTPUT_INVALID")
+    await assert_hidden(executor, flow, found)
+
+
 async def test_a_secret_printed_by_code_that_never_ends(executor: Executor) -> None:
     flow = with_secret(
         executor,

@@ -4,11 +4,9 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chassis.errors import Invalid
-from services.webhooks.bodies import body_json, check_json, deeper_than, kind_of
+from services.webhooks.bodies import body_json, check_json, kind_of
 from services.webhooks.multipart import clean_name, read_multipart
 from services.webhooks.payload import MASK, assemble, query_json, text_at
 from services.webhooks.refusals import UnsupportedBody
@@ -120,30 +118,6 @@ def test_brackets_in_texts_are_no_nesting() -> None:
 def test_a_hundred_thousand_keys_are_taken() -> None:
     body = json.dumps({f"key{n}": {"n": [n]} for n in range(100_000)}).encode()
     assert check_json(body, DEPTH) == body
-
-
-nested = st.recursive(
-    st.none() | st.text(st.characters(exclude_categories=["Cs"])) | st.integers(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[]{}"\\ab', max_size=4), inner, max_size=3),
-    max_leaves=60,
-)
-
-
-def depth_of(value: object) -> int:
-    if isinstance(value, dict):
-        return 1 + max((depth_of(one) for one in value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max((depth_of(one) for one in value), default=0)
-    return 0
-
-
-@given(nested, st.integers(0, 30))
-def test_depth_is_what_counting_says(value: object, around: int) -> None:
-    for _ in range(around):
-        value = [value, '"[', {"}": []}]
-    json_bytes = json.dumps(value).encode()
-    for limit in (16, 17, 20, 30):
-        assert deeper_than(json_bytes, limit) == (depth_of(value) > limit)
 
 
 def test_forms_texts_and_raw_bytes() -> None:

@@ -54,7 +54,32 @@ async def test_text_of_every_plane_passes_unharmed(bench: Workbench) -> None:
         "é😀𐍈",
         "😀",
     ]
-    assert await bench.run("export const code = () => '\\ud800'") == "\ud800"
+
+
+async def test_half_a_surrogate_pair_becomes_the_replacement_character(bench: Workbench) -> None:
+    source = r"""export const code = (text) => {
+      console.log(text.slice(0, 2), 'as written: \\ud83d')
+      const raw = JSON.rawJSON('"\\uD800 \\uD83D\\uDE00"')
+      return { [text.slice(0, 2)]: [text[2], text, '\\ud800', '\\\ud800"\ud83d\ude00', raw] }
+    }"""
+    output, console = await bench.run_with_console(source, "a😀b")
+    assert output == {"a\ufffd": ["\ufffd", "a😀b", "\\ud800", '\\\ufffd"😀', "\ufffd 😀"]}
+    assert console == ("a\ufffd as written: \\ud83d",)
+    assert await bench.evaluate("t[1]", "t", t="a😀b") == ["\ufffd", "a😀b"]
+
+
+@pytest.mark.parametrize("thrown", ["new Error('x'.repeat(1999) + '😀')", "'😀'[0]", "{ why: '😀'[1] }"])
+async def test_what_is_thrown_can_be_read_wherever_it_is_cut(bench: Workbench, thrown: str) -> None:
+    with pytest.raises(CodeThrew) as caught:
+        await bench.run(f"export const code = () => {{ throw {thrown} }}")
+    assert caught.value.message.encode()
+
+
+async def test_a_value_nests_500_levels_deep_at_most(bench: Workbench) -> None:
+    source = "export const code = (levels) => { let made = 1; while (levels--) made = [made]; return made }"
+    assert str(await bench.run(source, 500)).count("[") == 500
+    with pytest.raises(OutputInvalid, match="deeper than the 500 levels"):
+        await bench.run(source, 501)
 
 
 async def test_no_value_becomes_null(bench: Workbench) -> None:
