@@ -101,7 +101,8 @@ class _Standing(Generic[Item, Request]):
             self._broken(reason)
             if self._worked:
                 pause_s = BACK_OFF_S[0]
-            _log.info("a standing stream broke", stream=self._name, reason=reason, again_in_s=round(pause_s, 2))
+            tell = _log.info if self._worked else _log.debug  # once an outage; at a start the service may just be later
+            tell("a standing stream broke", stream=self._name, reason=reason, again_in_s=round(pause_s, 2))
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  # spreads clients, guards nothing
             pause_s = min(pause_s * 2, BACK_OFF_S[1])
 
