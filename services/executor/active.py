@@ -31,7 +31,7 @@ class ActiveRun:
         "next_chunk",
         "noted_at",
         "plan",
-        "slot",
+        "slots",
         "started_at_ms",
         "steps_flushed",
         "stored",
@@ -70,8 +70,8 @@ class ActiveRun:
         self.steps_flushed = 0
         """Steps finished up to there."""
         self.answer: Answer | None = None
-        self.slot: RecordSlot | None = None
-        """The record of the log it came from, until it is written."""
+        self.slots: list[RecordSlot] = []
+        """The records of the log it came from, until it is written: several when it was delivered again before."""
         self.tasks: set[asyncio.Task[None]] = set()
 
     def drop(self) -> None:

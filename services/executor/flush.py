@@ -330,6 +330,8 @@ class Flusher:
     ) -> FlushBatch:
         values: dict[StoreKey, bytes | None] = {**seen}
         for operation in operations:
+            if operation.done.done():
+                continue  # given up a moment ago
             values[operation.key], event = operation.change(values.get(operation.key))
             operation.commands = operation.run.machine.handle(event)
         changed = {key: value for key, value in values.items() if value != seen.get(key)}
@@ -386,15 +388,13 @@ def _write(run: ActiveRun) -> RunWrite:
     if entries:
         run.next_chunk += 1
     run.stored = True
-    if run.slot is not None:
-        run.slot.written()
-        run.slot = None
+    for slot in run.slots:
+        slot.written()
+    run.slots.clear()
     return write
 
 
-def _apart(
-    batch: FlushBatch | None, operating: set[bytes], refusal: FlushRefused
-) -> tuple[FlushBatch, FlushBatch]:
+def _apart(batch: FlushBatch | None, operating: set[bytes], refusal: FlushRefused) -> tuple[FlushBatch, FlushBatch]:
     """A refused batch in two: what has nothing to do with store operations, to be halved until the culprit is alone;
     and the operations with their runs, which only a commit of both may store (I3). Positions go with the new runs."""
     if batch is None:

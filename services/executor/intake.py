@@ -130,7 +130,6 @@ class Intake:
         # What lay there before this incarnation may have killed the one before it, unseen: it is stored before it
         # begins.
         self._backlog = {partition: bound.next for partition, bound in bounds.items()} if not self._read_before else {}
-        self._read_before = True
         starts: dict[int, int] = {}
         self._positions.drop()
         for partition in partitions:
@@ -140,6 +139,7 @@ class Intake:
                 position = await self._store.start_position(TOPIC, partition, position, Position(epoch, first))
             self._positions.assign(partition, position.log_epoch, position.next_offset)
             starts[partition] = position.next_offset
+        self._read_before = True
         log.info("intake_reads", partitions=sorted(partitions))
         return starts
 
@@ -193,8 +193,7 @@ class Intake:
     def _start(
         self, request: ExecutionRequest, payload: bytes, plan: Plan | None, slot: RecordSlot, *, at_once: bool
     ) -> None:
-        if request.run_id in self._active or self._flusher.holds(request.run_id):
-            slot.written()  # a second delivery of what is in hand (I2)
+        if self._in_hand(request.run_id, slot):
             return
         identity = RunIdentity(
             request.run_id,
@@ -225,9 +224,20 @@ class Intake:
             self._flusher.write(PlainWrite(unrunnable(identity, [started], 0, now_ms, BROKEN), slot))
             return
         run = ActiveRun(identity, plan, machine, now_ms)
-        run.slot = slot
+        run.slots.append(slot)
         self._active.add(run)
         self._driver.begin(run, commands)
+
+    def _in_hand(self, run_id: bytes, slot: RecordSlot) -> bool:
+        """Whether this is a second delivery of a run in hand (I2): its record is passed when the run is written."""
+        run = self._active.get(run_id)
+        if run is not None and not run.stored:
+            run.slots.append(slot)  # it may miss the very next flush, which must not move the position past it
+            return True
+        if run is not None or self._flusher.holds(run_id):
+            slot.written()
+            return True
+        return False
 
     def _why_not(self, request: ExecutionRequest, payload: bytes) -> Unrunnable:
         if payload:
@@ -248,6 +258,15 @@ class Intake:
         """Forget records that have become runs: the log is a buffer, the run table is the truth."""
         while True:
             await asyncio.sleep(TRIM_S)
-            for partition, position in (await self._store.positions(TOPIC)).items():
-                if position.next_offset > 0:
-                    await self._log.trim(TOPIC, partition, position.next_offset)
+            try:
+                await self._trim_once()
+            except Unavailable as error:  # reading goes on: records that stay a while longer harm nobody
+                log.warning("log_not_trimmed", reason=error.message)
+
+    async def _trim_once(self) -> None:
+        stored = await self._store.positions(TOPIC)
+        epoch = await self._log.epoch(TOPIC)
+        for partition, position in stored.items():
+            # I7: an offset of the log before this one names other records here, perhaps some that nobody has read.
+            if position.next_offset > 0 and position.log_epoch == epoch:
+                await self._log.trim(TOPIC, partition, position.next_offset)

@@ -20,6 +20,7 @@ class SimLog:
         self.members: list[_Consumer] = []
         self._changed = asyncio.Event()
         self.dead_letters: list[OutRecord] = []
+        self.trimmed: list[tuple[int, int]] = []
 
     async def __aenter__(self) -> SimLog:
         return self
@@ -67,7 +68,7 @@ class SimLog:
         self.wake()
 
     async def trim(self, topic: str, partition: int, before_offset: int) -> None:
-        pass
+        self.trimmed.append((partition, before_offset))
 
     async def delete(self, topic: str) -> None:
         self.make_anew()

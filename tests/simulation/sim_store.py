@@ -264,13 +264,21 @@ class _Scope:
     def __init__(self, database: SimDatabase, values: Mapping[StoreKey, bytes]) -> None:
         self._database = database
         self._batch: FlushBatch | None = None
+        self._told: set[bytes] = set()
         self.values = values
 
     async def flush(self, batch: FlushBatch) -> set[bytes]:
         """Nothing is visible before the scope is left: the check here only tells what the commit will say."""
         self._batch = batch
-        return {run.identity.run_id for run in batch.runs if run.new and run.identity.run_id in self._database.journal}
+        self._told = {
+            run.identity.run_id for run in batch.runs if run.new and run.identity.run_id in self._database.journal
+        }
+        return self._told
 
     def commit(self) -> None:
+        """What was told holds: in PostgreSQL two writers of one run id wait for each other; here the later gives up."""
         if self._batch is not None:
+            new = {run.identity.run_id for run in self._batch.runs if run.new}
+            if new & self._database.journal.keys() != self._told:
+                raise Unavailable("DATABASE_AWAY", "Somebody else stored one of these runs.", retry_after_s=1)
             self._database.flush(self._batch)
