@@ -30,9 +30,7 @@ def test_no_schedule_loses_repeats_or_strands_work() -> None:
         results = list(processes.map(_run, range(FIRST_SEED, FIRST_SEED + SCHEDULES, AT_ONCE)))
     broken = [outcome for result in results for outcome in result[0]]
     runs, crashes, interrupted = (sum(column) for column in zip(*(result[1] for result in results), strict=True))
-    print(
-        f"{SCHEDULES} schedules: {runs} runs, {crashes} crashes, {interrupted} effects interrupted, {len(broken)} broken"
-    )
+    print(f"{SCHEDULES} schedules: {runs} runs, {crashes} crashes, {interrupted} interrupted, {len(broken)} broken")
     assert not broken, f"seed {broken[0].seed}: {broken[0].broken}"
     assert crashes, "no schedule killed an executor: the test proves nothing"
     assert interrupted, "no kill met an effect in flight: the test proves nothing"
