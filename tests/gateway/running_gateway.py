@@ -115,21 +115,12 @@ def running_gateway(home: Path, url: str, **settings: Any) -> Iterator[RunningGa
         "addresses": {"webhooks": f"unix:{home}/nobody.sock"},
     }
     executor = ExecutorDouble()
-
-    async def build_executor(_settings: ServiceSettings, _chassis: Chassis) -> Running:
-        return Running(
-            servicers=[
-                (run_pb2_grpc.add_RunServiceServicer_to_server, executor),
-                (piece_pb2_grpc.add_PieceServiceServicer_to_server, executor),
-            ]
-        )
-
     keys = SecretStr("k1:MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY=")
     port = _free_port()
     services: list[Service[Any]] = [
         Service(build_auth, AuthSettings(**common, encryption_keys=keys, auth_bcrypt_cost=4)),
         Service(build_flows, FlowsSettings(**common, publish_wait_s=1.0)),
-        Service(build_executor, ServiceSettings(**common), name="executor"),
+        _service_of(executor, ServiceSettings(**common)),
         Service(
             build_gateway,
             GatewaySettings(
@@ -172,6 +163,18 @@ def running_gateway(home: Path, url: str, **settings: Any) -> Iterator[RunningGa
         thread.join(20)
         if "error" in box:
             raise box["error"]
+
+
+def _service_of(executor: ExecutorDouble, settings: ServiceSettings) -> Service[ServiceSettings]:
+    async def build(_settings: ServiceSettings, _chassis: Chassis) -> Running:
+        return Running(
+            servicers=[
+                (run_pb2_grpc.add_RunServiceServicer_to_server, executor),
+                (piece_pb2_grpc.add_PieceServiceServicer_to_server, executor),
+            ]
+        )
+
+    return Service(build, settings, name="executor")
 
 
 def _free_port() -> int:

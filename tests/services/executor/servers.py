@@ -66,3 +66,44 @@ async def serving(handler: Handler = _ok) -> AsyncIterator[LocalServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def answering_raw(answer: bytes) -> AsyncIterator[int]:
+    """A server that answers its first request with these bytes; its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def breaking_on_second_request() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Answers the first request, keeps the connection, and closes it without an answer after any further one."""
+    arrivals: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                arrivals.append(await reader.readuntil(b"\r\n\r\n"))
+            except asyncio.IncompleteReadError:
+                break
+            if len(arrivals) > 1:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], arrivals
+    finally:
+        server.close()

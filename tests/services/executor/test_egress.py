@@ -26,7 +26,7 @@ from millrace_sdk import (
 
 from services.executor.egress import Egress, EgressSettings, GuardedResolver
 from services.executor.egress_rules import AllowList, Gate
-from tests.services.executor.servers import LocalServer, serving
+from tests.services.executor.servers import LocalServer, answering_raw, breaking_on_second_request, serving
 
 LOOPBACKS = (
     "127.0.0.1",
@@ -440,45 +440,6 @@ def forget_addresses(egress: Egress) -> None:
     assert session is not None
     assert isinstance(session.connector, TCPConnector)
     session.connector.clear_dns_cache()
-
-
-@asynccontextmanager
-async def answering_raw(answer: bytes) -> AsyncIterator[int]:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
-@asynccontextmanager
-async def breaking_on_second_request() -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Answers the first request, keeps the connection, and closes it without an answer after any further one."""
-    arrivals: list[bytes] = []
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                arrivals.append(await reader.readuntil(b"\r\n\r\n"))
-            except asyncio.IncompleteReadError:
-                break
-            if len(arrivals) > 1:
-                break
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], arrivals
-    finally:
-        server.close()
 
 
 def test_a_local_server_tells_its_address() -> None:

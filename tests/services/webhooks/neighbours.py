@@ -301,16 +301,8 @@ async def installation(
         Service(build, WebhooksSettings(**common, **set_), "webhooks"),
     ]
     async with serving(services, clock=clock, listen=sockets) as process, Database(database_url) as database:
-        channel = process.channel("webhooks", service_caller("gateway"))
-        if sockets:
-            settings = ServiceSettings(**common)
-            channel = ServiceChannel(
-                open_channel(settings.address_of("webhooks"), settings),
-                service="webhooks",
-                caller=service_caller("gateway"),
-                signer=Signer(settings.resolved_internal_key()),
-                call_timeout_s=5,
-            )
+        gateway = service_caller("gateway")
+        channel = _over_socket(ServiceSettings(**common)) if sockets else process.channel("webhooks", gateway)
         stub = IngestServiceStub(channel)
         calls = ingest_calls(stub)
         messages: Counter[str] = Counter()
@@ -325,3 +317,13 @@ async def installation(
         files = FileServiceStub(process.channel("files", service_caller("executor")))
         async with channel, calls, log:
             yield Installation(flows, auth, executor, calls, database, log, clock, stub, files, messages)
+
+
+def _over_socket(settings: ServiceSettings) -> ServiceChannel:
+    return ServiceChannel(
+        open_channel(settings.address_of("webhooks"), settings),
+        service="webhooks",
+        caller=service_caller("gateway"),
+        signer=Signer(settings.resolved_internal_key()),
+        call_timeout_s=5,
+    )
