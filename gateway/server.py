@@ -2,7 +2,7 @@
 
 Decides: uvicorn with httptools on the running loop; the port is taken at the start, so that a taken one is a sentence
 and not a crash; at the end requests under way may finish, within the drain time.
-Leaves: signals to chassis.lifecycle, what is served to app.py.
+Leaves: signals to chassis.lifecycle, what is served to app.py, the bounds of what comes before a body to heads.py.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from chassis.errors import StartRefused
+from gateway.heads import BoundedHeads
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class HttpServer:
             raise RuntimeError("The server is used before it was entered.")
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHeads,
             ws="websockets-sansio",
             lifespan="off",
             log_config=None,
