@@ -1,4 +1,4 @@
-"""Ids of triggers and steps: what they may look like, and fresh ones for copies.
+"""Ids of triggers and steps and the names of flows: what they may look like; fresh ids for copies.
 
 Decides: the pattern, the names that mean something else in expressions, how a copy is called.
 Leaves: that ids are unique to validate.py and operations.py.
@@ -7,6 +7,7 @@ Leaves: that ids are unique to validate.py and operations.py.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Container
 
 from flowlang.javascript import GLOBALS, RESERVED
@@ -28,6 +29,11 @@ def fault_in_id(name: str) -> str:
     if name in RESERVED_IDS:
         return f"The id `{name}` means something else in expressions; choose another."
     return ""
+
+
+def has_controls(name: str) -> bool:
+    """Whether a text for people holds characters that steer terminals and databases: controls, line breaks, halves."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def fresh_id(name: str, taken: Container[str]) -> str:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from flowlang.documents import DocumentError, explain, fault_in_extent, flow_from_value
 from flowlang.editing import Found, change_step, copies, find_step, insert_steps, rename_references
-from flowlang.ids import fault_in_id
+from flowlang.ids import fault_in_id, has_controls
 from flowlang.model import Branch, Flow, Json, RouterStep, Step, Trigger
 from flowlang.operation_kinds import (
     AddBranch,
@@ -296,6 +296,8 @@ def _rename(flow: Flow, operation: Rename) -> Flow:
     name = operation.name.strip()
     if not 0 < len(name) <= _NAME_LIMIT:
         raise OperationError(f"A flow's name has 1 to {_NAME_LIMIT} characters.")
+    if has_controls(name):
+        raise OperationError("A flow's name holds no control characters and no line breaks.")
     return replace(flow, name=name)
 
 

@@ -15,7 +15,7 @@ from flowlang.conditions import OPERATORS, Operator, as_instant_ms, as_number
 from flowlang.durations import parse_duration_ms
 from flowlang.expressions import field_path
 from flowlang.faults import Fault
-from flowlang.ids import fault_in_id
+from flowlang.ids import fault_in_id, has_controls
 from flowlang.model import (
     ActionStep,
     Branch,
@@ -68,6 +68,9 @@ def _flow_faults(flow: Flow) -> Iterator[Fault]:
         yield Fault(field="name", message="The flow has no name; give it one.", reason="NAME_MISSING")
     elif len(flow.name) > NAME_LIMIT:
         yield Fault(field="name", message=f"The name may have {NAME_LIMIT} characters.", reason="NAME_TOO_LONG")
+    elif has_controls(flow.name):
+        message = "The name holds a control character or a line break; take it out."
+        yield Fault(field="name", message=message, reason="NAME_MALFORMED")
     if not flow.triggers:
         yield Fault(field="triggers", message="Nothing starts the flow; add a trigger.", reason="TRIGGER_MISSING")
     count = sum(1 for _ in walk(flow.steps))

@@ -16,6 +16,7 @@ from chassis.database import Database
 from chassis.ids import new_id
 from chassis.pages import page_size, page_token, read_page_token
 from flowlang.documents import DocumentError, read_json, read_yaml, write_json, write_yaml
+from flowlang.ids import has_controls
 from flowlang.model import Flow
 from services.flows import draft_store, flow_store, version_store
 from services.flows.checks import MAX_NAME_CHARS, Checks
@@ -103,7 +104,7 @@ def read_document(document: bytes, form: Format | None) -> Flow:
 
 def _named(flow: Flow, name: str) -> Flow:
     name = name.strip()
-    if not 1 <= len(name) <= MAX_NAME_CHARS:
+    if not 1 <= len(name) <= MAX_NAME_CHARS or has_controls(name):
         raise name_invalid(len(name), MAX_NAME_CHARS)
     return Flow(name=name, schema=flow.schema, triggers=flow.triggers, steps=flow.steps, note=flow.note)
 

@@ -58,6 +58,8 @@ def document_invalid(error: DocumentError) -> Invalid:
 def name_invalid(length: int, limit: int) -> Invalid:
     """A new flow needs a name to be found by."""
     message = f"A flow's name has 1 to {limit} characters, this one has {length}."
+    if 1 <= length <= limit:
+        message = "A flow's name holds no control characters and no line breaks, this one does. Take them out."
     return Invalid("NAME_INVALID", message, faults=[Fault(field="name", message=message, reason="NAME_INVALID")])
 
 

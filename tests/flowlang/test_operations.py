@@ -263,6 +263,7 @@ REFUSED: list[tuple[Operation, str]] = [
     (DeleteTrigger(trigger_id="order"), "no trigger"),
     (SetNote(id="nobody", note=""), "no trigger"),
     (Rename(name="  "), "1 to 200"),
+    (Rename(name="a\0b"), "no control characters"),
     (Import(document=[]), "object"),
     (Import(document={"name": "x", "steps": [{"kind": "code", "id": "a", "source": ""}] * 2}), "more than once"),
 ]

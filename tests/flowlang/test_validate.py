@@ -79,6 +79,11 @@ class TestFlow:
     def test_nothing_starts_it_and_it_has_no_name(self) -> None:
         assert faults("[]", "name: ' '\n") == [("", "name", "NAME_MISSING"), ("", "triggers", "TRIGGER_MISSING")]
 
+    @pytest.mark.parametrize("name", ["a\0b", "a\x1b[2Jb", "a\nb", "a\u2028b", "a\x9bb"])
+    def test_its_name_holds_what_nobody_sees(self, name: str) -> None:
+        flow = replace(flow_of(CALL), name=name)
+        assert [(fault.field, fault.reason) for fault in validate(flow, PIECES)] == [("name", "NAME_MALFORMED")]
+
     def test_too_many_steps(self) -> None:
         call = flow_of(CALL).steps[0]
         flow = replace(flow_of("[]"), steps=[replace(call, id=f"s{n}") for n in range(STEP_LIMIT + 1)])

@@ -99,7 +99,7 @@ async def test_a_document_that_cannot_be_read_is_refused_with_the_place(
     assert (f"line {line}" in refused.value.message) == bool(line)
 
 
-@pytest.mark.parametrize("name", ["   ", "x" * 201])
+@pytest.mark.parametrize("name", ["   ", "x" * 201, "a\0b", "a\x1b]0;b", "a\nb", "a\x9bb"])
 async def test_a_new_flow_needs_a_name(flows: Flows, name: str) -> None:
     with pytest.raises(Invalid) as refused:
         await imported(flows, member(), document(name=name))
