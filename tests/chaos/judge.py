@@ -46,7 +46,7 @@ from tests.chaos.traffic import Sent
 LATE_S = 60.0
 """Run ids tell the time they were minted; runs this much older than now may still be stored for the first time."""
 OVERLAP_S = 0.25
-"""A call may have been under way this long when something died, in seconds."""
+"""A call that left before its sender died arrives after that, so much later at most, in seconds."""
 
 
 class HasDatabase(Protocol):
@@ -58,10 +58,16 @@ class HasDatabase(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """Something was killed at a time of the machine's monotonic clock."""
+    """Something was killed between two times of the machine's monotonic clock."""
 
     piece: str
-    at: float
+    began: float
+    ended: float
+    """Nothing of it runs any more."""
+
+    def explains(self, earlier: Call, later: Call) -> bool:
+        """Whether it can have cut off the earlier call, so that the later one had to be made."""
+        return earlier.arrived - OVERLAP_S < self.ended and self.began < later.arrived
 
 
 class Witness:
@@ -274,13 +280,15 @@ def _judge_arrivals(verdict: Verdict, arrivals: Sequence[Call], deaths: Sequence
     """Why each further call under one key was right: something died meanwhile, or the outside world left a doubt."""
     doubt = False
     for earlier, later in pairwise(arrivals):
-        if any(earlier.arrived - OVERLAP_S < death.at < later.arrived for death in deaths):
+        if any(death.explains(earlier, later) for death in deaths):
             verdict.interrupted += 1
             doubt = True
         elif earlier.status == DROPPED and later.arrived > earlier.answered:
             doubt = True  # the sender could not know whether it was heard
         elif not (doubt and earlier.status == 503):  # a refusal does not undo the doubt, so the key stays (I4)
-            verdict.repeated.append(f"{later.body!r} though nothing had died since the call before")
+            told = [(round(call.arrived, 2), call.status) for call in arrivals]
+            near = [death for death in deaths if abs(death.began - earlier.arrived) < 5]
+            verdict.repeated.append(f"{later.body!r} though nothing died since the call before: {told}, {near}")
 
 
 def _judge_keys(verdict: Verdict, calls: Sequence[Call], expected: set[tuple[str, int]]) -> None:

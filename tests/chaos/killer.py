@@ -45,12 +45,13 @@ class Killer:
 
     async def _once(self, piece: str) -> None:
         await asyncio.sleep(self._chance.uniform(0, 0.5))
-        self.deaths.append(Death(piece, time.monotonic()))
+        began = time.monotonic()
         async with self._target.killed(piece):
+            self.deaths.append(Death(piece, began, time.monotonic()))
             await self._witness.look()
 
     async def _recovered(self, piece: str) -> None:
-        began = self.deaths[-1].at
+        began = self.deaths[-1].ended
         await self._calls(1)
         self._recovery_s[piece].append(time.monotonic() - began)
         living = await self._living(None)

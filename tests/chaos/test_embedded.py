@@ -107,12 +107,13 @@ async def _deaths_until_all_reached(target: Installation, witness: Witness, log:
         for piece, (pid, at) in seen.items():
             now, found = time.monotonic(), target.pid(piece)
             if found != pid and pid is not None:
-                deaths.append(Death(piece, at))
+                deaths.append(Death(piece, at, now))
             seen[piece] = found, now
         await witness.look()
         await asyncio.sleep(0.05)
     # The last ones may have died since.
-    return [*deaths, *(Death(piece, at) for piece, (pid, at) in seen.items() if target.pid(piece) != pid)]
+    now = time.monotonic()
+    return [*deaths, *(Death(piece, at, now) for piece, (pid, at) in seen.items() if target.pid(piece) != pid)]
 
 
 def _all_reached(log: Path) -> bool:
@@ -135,8 +136,9 @@ async def test_the_story_goes_on_when_it_is_interrupted_in_the_middle_of_its_loo
             assert accepted.status_code == 200, accepted.text
             await until("the loop is at its third item", lambda: len(ledger.calls) >= 3)
             witness = Witness(target, ledger)
-            deaths = [Death(piece, time.monotonic())]
+            began = time.monotonic()
             async with target.killed(piece):
+                deaths = [Death(piece, began, time.monotonic())]
                 await witness.look()
             await target.ready()
             sent = Sent("push", len(titles), keyed=False, sync=False, accepted=accepted.json()["run_id"])

@@ -83,11 +83,12 @@ async def test_with_the_database_away_senders_are_asked_to_come_back_and_nothing
                 async with target.database_away():
                     died = time.monotonic()
                     answers = await probe.send_for(AWAY_S)
+                outage = Death("postgres", died, time.monotonic())
                 took_s = await _works_again(target, ledger)
             assert {answer.status_code for answer in answers} == {503}
             assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
             assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
-            verdict = await judge(target, ledger, [*traffic.sent, *probe.sent], witness, [Death("postgres", died)])
+            verdict = await judge(target, ledger, [*traffic.sent, *probe.sent], witness, [outage])
             print(f"\nseed {SEED}: {len(answers)} refused in {AWAY_S:g} s, back after {took_s:.1f} s; {verdict}")
             assert not verdict.faults(), [*verdict.faults(), target.said()]
 
@@ -103,11 +104,12 @@ async def test_in_a_cluster_events_without_a_key_are_accepted_while_the_database
                     died = time.monotonic()
                     unkeyed = await probe.send_for(AWAY_S / 2, keyed=False)
                     keyed = await probe.send_for(AWAY_S / 2, keyed=True)
+                outage = Death("postgres", died, time.monotonic())
                 took_s = await _works_again(target, ledger)
             assert {answer.status_code for answer in unkeyed} == {200}
             assert {answer.status_code for answer in keyed} == {503}
             assert all(int(answer.headers["retry-after"]) >= 1 for answer in keyed)
-            verdict = await judge(target, ledger, [*traffic.sent, *probe.sent], witness, [Death("postgres", died)])
+            verdict = await judge(target, ledger, [*traffic.sent, *probe.sent], witness, [outage])
             print(f"\nseed {SEED}: {len(unkeyed)} accepted meanwhile, back after {took_s:.1f} s; {verdict}")
             assert not verdict.faults(), [*verdict.faults(), target.said()]
 
@@ -120,8 +122,9 @@ async def test_an_installation_that_is_told_to_stop_drains_and_goes_on_after_the
             witness = Witness(target, ledger)
             async with Traffic(target.url, flow_id, ledger.url, SEED) as traffic:
                 await until("work goes on", lambda: len(ledger.calls) > 60)
-                stopped = Death("everything, gently", time.monotonic())
+                began = time.monotonic()
                 assert await target.stop() == 0
+                stopped = Death("everything, gently", began, time.monotonic())
                 assert target.pid("postgres") is None
                 assert list(_complaints(target)) == []
                 target.launch()
