@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from millrace.flows.v1 import version_pb2 as pb
 
-from chassis.errors import DeadlineExceeded, Unavailable
+from chassis.errors import DeadlineExceeded, Internal, TooLarge, Unavailable
 from flowlang.model import Flow
 from services.executor.engine.journal import AnyEntry, RunError, RunFinished, encode_chunk
 from services.executor.engine.plan import Plan
@@ -48,11 +48,13 @@ class Plans:
         One that does not exist, or cannot be compiled, is left out. Waits while flows is away.
         """
         wanted = set(version_ids)
-        missing = [version_id for version_id in wanted if version_id not in self._plans]
-        for start in range(0, len(missing), AT_ONCE):
-            await self._fetch(missing[start : start + AT_ONCE])
+        # Taken hold of before anything is awaited: others may make room here meanwhile.
         found = {version_id: plan for version_id in wanted if (plan := self._plans.get(version_id)) is not None}
-        for version_id in found:
+        missing = list(wanted - found.keys())
+        for start in range(0, len(missing), AT_ONCE):
+            found |= await self._fetch(missing[start : start + AT_ONCE])
+        for version_id, plan in found.items():
+            self._plans[version_id] = plan
             self._plans.move_to_end(version_id)
         while len(self._plans) > KEPT:
             self._plans.popitem(last=False)
@@ -65,23 +67,34 @@ class Plans:
             return f"Version {version_id} is not there any more. Send the event again to the version that is live now."
         return f"Version {version_id} cannot be run by this release: {reason}"
 
-    async def _fetch(self, version_ids: list[str]) -> None:
+    async def _fetch(self, version_ids: list[str]) -> dict[str, Plan]:
         request = pb.BatchGetVersionsRequest(version_ids=version_ids)
         while True:
             try:
                 response = await self._stub.BatchGetVersions(request)
                 break
-            except (Unavailable, DeadlineExceeded) as error:
+            except TooLarge as error:  # large documents: as many as fit in a message
+                if len(version_ids) == 1:
+                    self._refuse(version_ids[0], error.message)
+                    return {}
+                middle = len(version_ids) // 2
+                return await self._fetch(version_ids[:middle]) | await self._fetch(version_ids[middle:])
+            except (Unavailable, DeadlineExceeded, Internal) as error:  # a fault of flows is no fault of these runs
                 log.warning("flows_away", reason=error.message)
                 await asyncio.sleep(AWAY_RETRY_S)
+        found: dict[str, Plan] = {}
         for version in response.versions:
             try:
-                self._plans[version.id] = self._compile(msgspec.json.decode(version.document, type=Flow), version.id)
+                found[version.id] = self._compile(msgspec.json.decode(version.document, type=Flow), version.id)
             except ValueError as error:  # also what msgspec and compile_plan raise
-                log.error("version_not_runnable", version_id=version.id, reason=str(error))  # noqa: TRY400 - it is data
-                self._refused[version.id] = str(error)
-                while len(self._refused) > KEPT:
-                    self._refused.popitem(last=False)
+                self._refuse(version.id, str(error))
+        return found
+
+    def _refuse(self, version_id: str, reason: str) -> None:
+        log.error("version_not_runnable", version_id=version_id, reason=reason)
+        self._refused[version_id] = reason
+        while len(self._refused) > KEPT:
+            self._refused.popitem(last=False)
 
 
 class Unrunnable(NamedTuple):
