@@ -131,8 +131,7 @@ class Endpoints:
         A flow that cannot be applied keeps its older endpoints; one without any refuses with that reason.
         Raises: Unavailable when a connection cannot be read now; nothing was changed, ask again.
         """
-        known = self._live.get(flow.flow_id) or self._rest.get(flow.flow_id)
-        if known is not None and known.state != "missing" and known.change_number > flow.change_number:
+        if self._knows_newer(flow):
             return ""
         now = self._clock.monotonic()
         if flow.deleted or not flow.enabled:
@@ -145,7 +144,10 @@ class Endpoints:
             failure = " ".join(endpoint.failure for endpoint in resolved.values() if endpoint.failure)
         except Invalid as error:
             failure = error.message
-        if not failure or known is None or known.state != "live":
+        if self._knows_newer(flow):
+            return ""  # applied while the connections were read
+        known = self._live.get(flow.flow_id)
+        if not failure or known is None:
             change = flow.change_number
             self._remember(
                 FlowEndpoints(
@@ -153,6 +155,10 @@ class Endpoints:
                 )
             )
         return failure
+
+    def _knows_newer(self, flow: LiveFlow) -> bool:
+        known = self._live.get(flow.flow_id) or self._rest.get(flow.flow_id)
+        return known is not None and known.state != "missing" and known.change_number > flow.change_number
 
     def forget(self, flow_id: str) -> None:
         """There is no such flow (any more)."""
