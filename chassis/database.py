@@ -48,6 +48,8 @@ _AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.IdleSessionTimeoutError,
     asyncpg.InsufficientResourcesError,  # too many connections, a full disk: room comes back, the statement was right
+    asyncpg.TransactionRollbackError,  # the loser of two that waited for each other: nothing was written, repeat it
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process stood still in a transaction, and lost it
     asyncpg.ReadOnlySQLTransactionError,  # a standby after a fail-over: the next connection finds the primary
     asyncpg.exceptions.ConnectionDoesNotExistError,
     TimeoutError,

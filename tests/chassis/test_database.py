@@ -74,6 +74,13 @@ async def test_without_a_statement_cache_no_named_statement_stays_on_the_server(
             assert await raw.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") <= 1
 
 
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+async def test_the_loser_of_a_deadlock_is_told_to_repeat(database: Database, state: str) -> None:
+    """It ended the process: a webhook's key that was found while it was marked, a position moved by two."""
+    with pytest.raises(Unavailable):
+        await database.execute(f"DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '{state}'; END $$")
+
+
 @pytest.mark.parametrize("state", ["53100", "53200", "53300"])
 async def test_a_server_without_room_is_away_and_not_a_wrong_statement(database: Database, state: str) -> None:
     with pytest.raises(Unavailable) as caught:
