@@ -134,7 +134,7 @@ class Intake:
         self._positions.drop()
         for partition in partitions:
             position = stored.get(partition)
-            if position is None or position.log_epoch != epoch:
+            while position is None or position.log_epoch != epoch:  # again when a late flush of ours moved the old one
                 first = bounds[partition].first if partition in bounds else 0
                 position = await self._store.start_position(TOPIC, partition, position, Position(epoch, first))
             self._positions.assign(partition, position.log_epoch, position.next_offset)
