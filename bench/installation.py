@@ -69,7 +69,7 @@ class Installation:
         began = time.monotonic()
         command = [str(Path(sys.executable).parent / "millrace"), "up"]
         log = (Path(self._folder.name) / "log").open("ab")
-        self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)  # noqa: S603
+        self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         while True:
             if self._process.poll() is not None:
                 raise RuntimeError((Path(self._folder.name) / "log").read_text()[-3000:])

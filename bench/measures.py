@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 import asyncpg
-import httpx
 from rich.console import Console
 
 from bench.installation import Installation
@@ -215,7 +214,8 @@ async def _counts(platform: Installation) -> tuple[int, int, int]:
     try:
         row = await connection.fetchrow(
             """SELECT (SELECT count(*) FROM executor.run), (SELECT count(*) FROM executor.run_live),
-                (SELECT coalesce(sum(h.next_offset - p.next_offset), 0) FROM log.head h JOIN log.topic t ON t.id = h.topic_id
+                (SELECT coalesce(sum(h.next_offset - p.next_offset), 0) FROM log.head h
+                   JOIN log.topic t ON t.id = h.topic_id
                    JOIN executor.position p ON p.topic = t.name AND p.partition = h.partition)"""
         )
     finally:

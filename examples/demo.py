@@ -1,7 +1,8 @@
-"""The story of the README, told against a running platform (`make up`): every step answers as it should, or this ends with 1.
+"""The story of the README, told against a running platform (`make up`): every step answers as it should.
 
 A person signs up, keeps two secrets, takes two flows from YAML files live, and GitHub's push, signed as GitHub signs it,
-runs through them: code, router, loop with a call per item, answer. Then the run and its steps are shown.
+runs through them: code, router, loop with a call per item, answer. Then the run and its
+steps are shown. Ends with 1 at the first step that did not answer so.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ WAIT_S = 15.0
 console = Console(highlight=False)
 
 
-class Unexpected(Exception):
+class UnexpectedError(Exception):
     """A step did not answer as it should."""
 
 
@@ -44,7 +45,7 @@ class Story:
         board = self.publish("task-board.yaml")
         flow = self.publish("github-push.yaml")
         run_id = self.push(flow, board, github_secret)
-        self.refuse_forgery(flow, board)
+        self.refuse_forgery(flow)
         self.show(run_id, hidden=(github_secret, board_secret))
         self.list_runs(flow)
 
@@ -92,7 +93,7 @@ class Story:
         say("pushed; the flow answered", answer)
         return response.headers["x-millrace-run-id"]
 
-    def refuse_forgery(self, flow_id: str, board: str) -> None:
+    def refuse_forgery(self, flow_id: str) -> None:
         """The same push with another secret's signature is refused, and starts no run."""
         payload = (HERE / "payloads" / "github-push.json").read_bytes()
         response = self._client.post(
@@ -152,7 +153,7 @@ def github_headers(payload: bytes, secret: str) -> dict[str, str]:
 def expect(fact: bool, otherwise: str) -> None:
     """Raise Unexpected when something is not as it should be."""
     if not fact:
-        raise Unexpected(otherwise)
+        raise UnexpectedError(otherwise)
 
 
 def say(*words: object) -> None:
@@ -168,7 +169,7 @@ def main() -> int:
     except httpx.TransportError as error:
         say(f"Nothing answers at {BASE} ({error}). Start the platform first: make up")
         return 1
-    except Unexpected as error:
+    except UnexpectedError as error:
         say("Not as it should be:", error)
         return 1
     say("Every step answered as it should.")
