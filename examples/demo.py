@@ -1,8 +1,8 @@
 """The story of the README, told against a running platform (`make up`): every step answers as it should.
 
-A person signs up, keeps two secrets, takes two flows from YAML files live, and GitHub's push, signed as GitHub signs it,
-runs through them: code, router, loop with a call per item, answer. Then the run and its
-steps are shown. Ends with 1 at the first step that did not answer so.
+A person signs up, keeps two secrets, takes two flows from YAML files live, and GitHub's push, signed as GitHub signs
+it, runs through them: code, router, loop with a call per item, answer. Then the run and its steps are shown.
+Ends with 1 at the first step that did not answer so.
 """
 
 from __future__ import annotations
