@@ -32,14 +32,23 @@ _log = structlog.get_logger("webhooks.answers")
 
 _NOT_THE_FLOWS_TO_SET = frozenset(
     [
+        "alt-svc",
+        "clear-site-data",
         "connection",
         "content-length",
         "date",
         "keep-alive",
+        "nel",
         "proxy-authenticate",
         "proxy-connection",
+        "public-key-pins",
+        "report-to",
+        "reporting-endpoints",
         "server",
+        "service-worker-allowed",
         "set-cookie",
+        "set-cookie2",
+        "strict-transport-security",
         "te",
         "trailer",
         "transfer-encoding",
@@ -49,7 +58,12 @@ _NOT_THE_FLOWS_TO_SET = frozenset(
         "x-millrace-run-id",
     ]
 )
-"""Framing belongs to the gateway; cookies and policies of this host belong to the builder, not to a flow's author."""
+"""Framing belongs to the gateway; what a browser keeps for this whole host (cookies, policies, other addresses of it)
+belongs to the builder, not to a flow's author.
+"""
+_MAX_HEADERS = 100
+_MAX_HEADER_BYTES = 8 * 1024
+"""Of one value: clients read heads of 16 to 64 KiB and drop the whole answer for a larger one."""
 _GUARDS = (
     pb.Header(name="content-security-policy", value="sandbox"),
     pb.Header(name="x-content-type-options", value="nosniff"),
@@ -148,7 +162,7 @@ def _pairs(flat: Iterable[str]) -> list[pb.Header]:
 
 
 def _outbound(answer: pb.RunAnswer, sequence: int) -> pb.OutboundAnswer:
-    headers = [header for header in answer.headers if _may_leave(header)]
+    headers = [header for header in answer.headers if _may_leave(header)][:_MAX_HEADERS]
     headers += (*_GUARDS, pb.Header(name=RUN_ID_HEADER, value=text_of(answer.run_id)))
     status = answer.status if 200 <= answer.status <= 599 else 500
     return pb.OutboundAnswer(sequence=sequence, status=status, headers=headers, body=answer.body)
@@ -156,7 +170,7 @@ def _outbound(answer: pb.RunAnswer, sequence: int) -> pb.OutboundAnswer:
 
 def _may_leave(header: pb.Header) -> bool:
     name, value = header.name.lower(), header.value
-    if name in _NOT_THE_FLOWS_TO_SET or not name or not name.isascii():
+    if name in _NOT_THE_FLOWS_TO_SET or not name or not name.isascii() or len(name) + len(value) > _MAX_HEADER_BYTES:
         return False
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         return False

@@ -39,6 +39,10 @@ async def test_a_flow_cannot_answer_for_the_host(either_way: Installation) -> No
     answer = either_way.post(flow_id, b"{}", SYNC)
     headers = {
         "set-cookie": "session=stolen",
+        "Clear-Site-Data": '"*"',
+        "strict-transport-security": "max-age=63072000",
+        "alt-svc": 'h2="elsewhere.example:443"',
+        "x-long": "a" * 10_000,
         "content-length": "9999",
         "transfer-encoding": "chunked",
         "content-security-policy": "default-src *",
@@ -55,6 +59,14 @@ async def test_a_flow_cannot_answer_for_the_host(either_way: Installation) -> No
         "x-content-type-options": "nosniff",
         "x-good": "caf\u00e9",
     }
+
+
+async def test_an_answer_has_a_hundred_headers_at_most(either_way: Installation) -> None:
+    flow_id = either_way.flow()
+    answer = either_way.post(flow_id, b"{}", SYNC)
+    many = {f"x-{number}": "v" for number in range(5000)}
+    await either_way.deliver(await run_of(either_way, flow_id), 200, b"x", many)
+    assert [one.name for one in (await answer).headers if one.value == "v"] == list(many)[:100]
 
 
 async def test_an_answer_that_no_stream_brings_is_asked_for(either_way: Installation) -> None:
