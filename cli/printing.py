@@ -1,6 +1,7 @@
 """How commands answer: tables and sentences for people, JSON for scripts; and how they fail.
 
-Decides: results go to stdout, everything else to stderr; `--json` gives exactly what the API answered.
+Decides: results go to stdout, everything else to stderr; `--json` gives exactly what the API answered; that what others
+wrote does not steer the terminal.
 Leaves: what is worth printing to the commands.
 """
 
@@ -25,6 +26,11 @@ Url = Annotated[str, typer.Option("--url", help="The platform; else MILLRACE_URL
 Project = Annotated[str, typer.Option("--project", help="The project's id; else MILLRACE_PROJECT, else your first.")]
 
 _PIPE_WIDTH = 240
+_STEERING = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+"""What steers a terminal, or turns the order of letters around, as it is shown instead."""
 
 
 def explained(command: Callable[P, R]) -> Callable[P, R]:
@@ -37,7 +43,7 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except CommandFailed as failure:
-            print(f"millrace: {failure}", file=sys.stderr)
+            print(f"millrace: {harmless(str(failure))}", file=sys.stderr)
             sys.exit(failure.exit_code)
 
     return run
@@ -50,7 +56,12 @@ def as_json(value: Any) -> None:
 
 def tell(text: str) -> None:
     """Print a sentence."""
-    print(text)
+    print(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """A text of somebody else (a webhook's sender, an outside system) that a terminal only shows."""
+    return text.translate(_STEERING)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
@@ -60,7 +71,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> 
 
     grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(harmless(cell) for cell in row))
     if not grid.rows:
         print(empty)
         return

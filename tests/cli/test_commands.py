@@ -99,6 +99,13 @@ def test_a_flow_goes_in_is_published_runs_and_comes_out(signed_in: Platform, gre
     assert json.loads(signed_in.millrace("flow", "export", greet))["name"] == "Greet"
 
 
+def test_what_a_sender_wrote_does_not_steer_the_terminal(signed_in: Platform, greet: str) -> None:
+    run_id = call(signed_in, greet, "\x1b]0;title\x07 \x9b2J \u202eeman").headers["x-millrace-run-id"]
+    shown = signed_in.millrace("run", "show", run_id)
+    assert "  | greeting \\x1b]0;title\\x07 \\x9b2J \\u202eeman" in shown
+    assert not any(steering in shown for steering in "\x1b\x07\x9b\u202e")
+
+
 def test_a_flow_is_switched_off_and_on_and_deleted(signed_in: Platform) -> None:
     flow_id = signed_in.millrace_json("flow", "import", "-", "--publish", stdin=GREET)["flow"]["id"]
     assert ": disabled" in signed_in.millrace("flow", "disable", flow_id)
