@@ -33,6 +33,7 @@ _REFUSALS = {
     429: ("Too many simulations at once", "SIMULATIONS_BUSY", "Too many simulations run at once."),
     503: ("Nothing was stored; send it again", "LOG_AWAY", "The event could not be stored. Send it again in a moment."),
 }
+_DRAFT_INVALID = ("The draft has faults", "DRAFT_INVALID", "The draft has a fault to mend before it can run.")
 _ACCEPTED = {
     "description": "The event is stored and will become a run; it is never lost from here on.",
     "headers": _RUN_HEADER,
@@ -55,7 +56,11 @@ _ANSWERED = {
 _WAYS = {
     "": ("Send an event", "Answers as soon as the event is stored. A duplicate gets the run of the first."),
     "/sync": ("Send an event and wait", "Waits for the flow's answer, 30 s at most: then 408, and the run goes on."),
-    "/simulate": ("Try the draft", "Runs the draft as it is now, and keeps the event as the trigger's sample."),
+    "/simulate": (
+        "Try the draft",
+        "Runs the draft as it is now, of a flow that is switched off too, and keeps the event as the trigger's sample. "
+        "The draft's own settings say who may call: with `auth: none` whoever knows the address.",
+    ),
 }
 
 
@@ -80,6 +85,8 @@ def _operation(method: str, trigger: str, way: str) -> dict[str, Any]:
     summary, description = _WAYS[way]
     name = (way or "/send")[1:]
     responses: dict[str, Any] = {str(status): _refusal(status, *told) for status, told in _REFUSALS.items()}
+    if way == "/simulate":
+        responses["422"] = _refusal(422, *_DRAFT_INVALID)
     responses["2XX" if way == "/sync" else "200"] = _ANSWERED if way == "/sync" else _ACCEPTED
     operation = {
         "tags": ["webhooks"],

@@ -166,7 +166,7 @@ async def disable_flow(request: Request, caller: SignedIn, flow_id: FlowId) -> R
             "description": "The document, as a file.",
             "content": {
                 "application/json": {"schema": {"type": "object"}, "example": schemas.DOCUMENT_EXAMPLE},
-                "application/yaml": {"schema": {"type": "string"}, "example": "schema: 1\nname: Greet\nsteps: []\n"},
+                "application/yaml": {"schema": {"type": "object"}, "example": schemas.DOCUMENT_EXAMPLE},
             },
         }
     },

@@ -125,6 +125,13 @@ def test_a_foreign_project_does_not_exist(gateway: RunningGateway, person: Perso
         assert closed_with(socket) == 4404
 
 
+def test_a_question_that_cannot_be_right_is_not_told_to_try_again(gateway: RunningGateway, person: Person) -> None:
+    offered = [Subprotocol(PROTOCOL), Subprotocol(f"bearer.{person.access_token}")]
+    with connect(address(gateway, "?flow_id=" + "x" * 37), subprotocols=offered) as socket:
+        assert json.loads(socket.recv(timeout=5)) == {"type": "ready"}
+        assert closed_with(socket) == 4400
+
+
 def test_the_end_of_the_session_closes_the_socket(gateway: RunningGateway, person: Person) -> None:
     with watching(gateway, person) as socket:
         gateway.client().post("/api/v1/auth/sign-out", json={"refresh_token": person.refresh_token})

@@ -93,6 +93,13 @@ def test_every_operation_documents_its_refusals_as_problems(document: dict[str, 
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
+def test_a_simulation_may_meet_faults_of_the_draft_and_an_export_is_an_object(document: dict[str, Any]) -> None:
+    assert "422" in document["paths"]["/api/v1/webhooks/{flow_id}/simulate"]["post"]["responses"]
+    assert "422" not in document["paths"]["/api/v1/webhooks/{flow_id}/sync"]["post"]["responses"]
+    exported = document["paths"]["/api/v1/flows/{flow_id}/export"]["get"]["responses"]["200"]["content"]
+    assert [exported[kind]["schema"]["type"] for kind in exported] == ["object", "object"]
+
+
 def test_every_route_that_is_not_listed_as_public_asks_who_calls(
     gateway: RunningGateway, document: dict[str, Any]
 ) -> None:
