@@ -59,6 +59,7 @@ class Answers:
             IngestServiceStub(channel).DeliverAnswers,
             lambda answers: pb.DeliverAnswersRequest(answers=answers),
             name=f"answers to {address}",
+            size_of=lambda answer: len(answer.body),
         )
         self._streams[address] = stream
         self._standing[address] = asyncio.get_running_loop().create_task(_stand(stream, channel))

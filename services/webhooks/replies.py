@@ -11,6 +11,7 @@ from typing import NamedTuple
 from millrace.webhooks.v1 import ingest_pb2 as pb
 
 from chassis.errors import MillraceError
+from chassis.streams import MAX_BATCH_BYTES
 from services.webhooks.refusals import to_answer
 
 RUN_ID_HEADER = "x-millrace-run-id"
@@ -47,11 +48,18 @@ class Replies:
         self._filled.set()
 
     async def gathered(self) -> list[pb.OutboundAnswer]:
-        """Wait for at least one answer, then return all there are."""
+        """Wait for at least one answer, then return what there is, as much as fits into a message."""
         await self._filled.wait()
-        self._filled.clear()
-        waiting, self._waiting = self._waiting, []
-        return waiting
+        count, size = 0, 0
+        for answer in self._waiting:
+            size += len(answer.body)
+            if count and size > MAX_BATCH_BYTES:
+                break
+            count += 1
+        gathered, self._waiting = self._waiting[:count], self._waiting[count:]
+        if not self._waiting:
+            self._filled.clear()
+        return gathered
 
 
 class Reply(NamedTuple):

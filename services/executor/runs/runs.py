@@ -11,13 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import msgspec
+import structlog
+
 from chassis.clock import Clock
 from chassis.documents import unpack
 from chassis.errors import Invalid, NotFound
 from chassis.pages import page_size, page_token, read_page_token
 from services.executor.engine.commands import Answer
-from services.executor.engine.journal import decode_chunk
+from services.executor.engine.journal import Responded, RunError, decode_chunk
+from services.executor.engine.journal import RunStatus as JournalStatus
 from services.executor.engine.machine import Machine
+from services.executor.engine.plan import Plan
+from services.executor.engine.run import end_answer
 from services.executor.engine.view import StepView, describe, trigger_document
 from services.executor.plans import Plans
 from services.executor.runs.run_store import RunRow, RunStore
@@ -26,6 +32,20 @@ from services.executor.store import RunStatus
 MAX_STEPS = 10_000
 LOOK_S = 0.2
 """How often AwaitAnswers looks, in seconds."""
+ANSWERS_BYTES = 6 * 1024 * 1024
+"""Bodies told by one AwaitAnswers, unless one alone is larger; the others are asked for again. A message has 16 MiB."""
+RUN_STATUSES: Mapping[RunStatus, JournalStatus] = {
+    RunStatus.FAILED: "failed",
+    RunStatus.CANCELED: "canceled",
+    RunStatus.TIMED_OUT: "timed_out",
+    RunStatus.MEMORY_EXCEEDED: "memory_exceeded",
+    RunStatus.LOG_TOO_LARGE: "log_too_large",
+    RunStatus.INTERNAL_ERROR: "internal_error",
+}
+"""The ends of runs that did not succeed, as the engine calls them."""
+
+log = structlog.get_logger()
+_error = msgspec.msgpack.Decoder(RunError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +107,37 @@ class Runs:
         plans = await self._plans.get({str(row.version_id) for row in rows.values()})
         journals = await self._store.chunks_of(list(rows))
         found: dict[bytes, Answer] = {}
+        size = 0
         for run_id, row in rows.items():
-            plan = plans.get(str(row.version_id))
-            if plan is None:
+            try:
+                answer = self._answer(row, plans.get(str(row.version_id)), journals.get(run_id, ()))
+            except Exception:  # a journal that we fail at must not keep their answers from all others
+                log.exception("answer_unknown", run_id=run_id.hex)
                 continue
-            entries = [entry for chunk in journals.get(run_id, ()) for entry in decode_chunk(chunk)]
-            # Nothing of this machine is carried out: it only tells what the journal says was answered.
-            machine, _ = Machine.recover(plan, run_id.bytes, entries, self._clock.now_ms(), taken_over=False)
-            if machine.answer is not None and (row.status.ended or machine.status == "running"):
-                found[run_id.bytes] = machine.answer
+            if answer is None:
+                continue
+            size += len(answer.body)
+            if found and size > ANSWERS_BYTES:
+                break
+            found[run_id.bytes] = answer
         return found
+
+    def _answer(self, row: RunRow, plan: Plan | None, chunks: Sequence[bytes]) -> Answer | None:
+        """What a run has durably answered; None when nothing yet."""
+        entries = [entry for chunk in chunks for entry in decode_chunk(chunk)]
+        for entry in entries:
+            if isinstance(entry, Responded) and not entry.ignored:
+                return Answer(entry.status, entry.headers, entry.body)
+        if not row.status.ended:
+            return None
+        if row.status is not RunStatus.SUCCEEDED:
+            error = _error.decode(row.error) if row.error else None
+            return end_answer(RUN_STATUSES[row.status], error, b"null", 0)
+        if plan is None:
+            return None
+        # Nothing of this machine is carried out: it only tells what its last step left.
+        machine, _ = Machine.recover(plan, row.run_id.bytes, entries, self._clock.now_ms(), taken_over=False)
+        return machine.answer
 
 
 def _opened(packed: bytes) -> bytes:

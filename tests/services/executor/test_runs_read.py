@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -180,6 +182,31 @@ async def test_an_answer_that_nobody_brought_can_be_asked_for(executor: Executor
     assert dict(zip(found.headers[::2], found.headers[1::2], strict=True))["x-flow"] == "a"
     none = await executor.internal.AwaitAnswers(pb.AwaitAnswersRequest(run_ids=[new_id().bytes], timeout_ms=0))
     assert list(none.answers) == []
+
+
+async def test_a_run_that_could_not_run_at_all_answers_so_whoever_asks(executor: Executor) -> None:
+    """Its caller waited for nothing until the time-out, and was told that the run goes on."""
+    gone = replace(executor.flow(ANSWERING), version_id=new_text_id())
+    request = executor.request(gone, 7)
+    await executor.publish(request)
+    found = await executor.internal.AwaitAnswers(pb.AwaitAnswersRequest(run_ids=[request.run_id], timeout_ms=20_000))
+    assert [(one.status, json.loads(one.body)["error"]["kind"]) for one in found.answers] == [
+        (500, "VERSION_NOT_RUNNABLE")
+    ]
+
+
+async def test_answers_too_large_for_one_message_are_told_in_several(executor: Executor) -> None:
+    large = {"id": "reply", "kind": "respond", "body": "{{big}}"}
+    flow = executor.flow(code("big", "() => 'x'.repeat(4 * 1024 * 1024)"), large)
+    wanted = [await executor.start(flow) for _ in range(3)]
+    for run_id in wanted:
+        await executor.ended(flow, run_id)
+    missing = {UUID(run_id).bytes for run_id in wanted}
+    while missing:
+        asked = pb.AwaitAnswersRequest(run_ids=sorted(missing), timeout_ms=0)
+        answers = (await executor.internal.AwaitAnswers(asked)).answers
+        assert sum(len(answer.body) for answer in answers) < 8 * 1024 * 1024
+        missing -= {answer.run_id for answer in answers}
 
 
 # Progress
