@@ -7,7 +7,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/millrace
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 PYTHON := .venv/bin/python
 
-.PHONY: help setup up demo test check bench proto cluster system clean
+.PHONY: help setup up demo test check bench proto cluster system lock clean
 
 help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,12 +39,19 @@ cluster: .venv/.synced system ## Run every service and the gateway as its own pr
 system: ## Install the programs that tests need (Debian and Ubuntu, as root; elsewhere name them).
 	@exec bash deploy/development/system.sh
 
+lock: | $(UV) ## Choose versions anew for what pyproject.toml asks; writes requirements.lock, every file by its hash.
+	@$(UV) lock --quiet --upgrade
+	@$(UV) export --quiet --format requirements-txt --no-emit-workspace --all-groups --no-header --no-annotate \
+		-o requirements.lock > /dev/null
+
 clean: ## Remove what was made here: .venv and caches. Data of installations is kept.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache bench/out/*.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.synced: pyproject.toml uv.lock sdk/pyproject.toml .python-version | $(UV)
-	@$(UV) sync --locked --quiet
+.venv/.synced: pyproject.toml requirements.lock sdk/pyproject.toml .python-version | $(UV)
+	@test -x $(PYTHON) || $(UV) venv --quiet .venv
+	@$(UV) pip sync --quiet --require-hashes requirements.lock
+	@$(UV) pip install --quiet --no-deps --editable sdk --editable .
 	@touch $@
 
 $(CACHE)/uv/bin/uv:

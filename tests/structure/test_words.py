@@ -7,8 +7,6 @@ from pathlib import Path
 from tests.suites import SUITES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WRITTEN_BY_TOOLS = {"uv.lock"}
-"""uv writes the public index into its lock; it is no setting of ours."""
 # Put together from halves, so that this file does not find itself.
 REGISTRIES = tuple(
     left + right
@@ -39,7 +37,7 @@ def _texts() -> "dict[str, str]":
     texts = {}
     for name in listed.stdout.decode().split("\0"):
         path = ROOT / name
-        if name and name not in WRITTEN_BY_TOOLS and path.is_file():
+        if name and path.is_file():
             texts[name] = path.read_text(errors="replace")
     return texts
 
