@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import structlog
 
 from chassis.clock import Clock
@@ -132,7 +133,8 @@ class Dispatcher:
         if machine.status != "running":
             # Its end is in the journal, its row was not: nothing is left to do but to say so.
             status = RunStatus[machine.status.upper()]
-            end = RunEnd(status, now_ms, machine.steps_finished)
+            error = msgspec.msgpack.encode(machine.error) if machine.error is not None else None
+            end = RunEnd(status, now_ms, machine.steps_finished, error)
             write = RunWrite(
                 claimed.identity, False, len(claimed.chunks), None, status, claimed.started_at_ms or now_ms, end
             )

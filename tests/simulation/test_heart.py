@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from uuid import UUID
 
+import msgspec
 import pytest
 from millrace.events.v1.events_pb2 import ExecutionBatch, ExecutionRequest
 
@@ -21,12 +22,13 @@ from services.executor.driver.actions import Actions
 from services.executor.driver.installed import INSTALLED
 from services.executor.engine.commands import Command, Ref
 from services.executor.engine.events import Event, Woken
-from services.executor.engine.journal import RunStarted, encode_chunk
+from services.executor.engine.journal import RunError, RunFinished, RunStarted, encode_chunk
 from services.executor.engine.machine import Machine
 from services.executor.flush import PlainWrite
 from services.executor.incarnation import Incarnation
 from services.executor.intake import TOPIC
 from services.executor.store import (
+    ClaimedRun,
     FlushBatch,
     FlushRefused,
     Position,
@@ -39,7 +41,7 @@ from services.executor.store import (
 from services.executor.surroundings import surroundings_at
 from tests.simulation.scenario import PAYLOAD, PLANS, PROJECT, NoConnections, NoFiles, SimPlans, SimSandbox
 from tests.simulation.sim_log import SimLog
-from tests.simulation.sim_store import Mutations, SimDatabase, SimStore
+from tests.simulation.sim_store import LiveRow, Mutations, SimDatabase, SimStore
 from tests.simulation.virtual import VirtualClock, VirtualLoop, run_virtual
 from tests.simulation.world import Ledger, WorldHttp
 
@@ -66,6 +68,7 @@ class Heart:
 
     def __init__(self, loop: VirtualLoop, epoch: int, database: PoisonedDatabase, store: SimStore) -> None:
         self.database = database
+        self.epoch = epoch
         self.log = SimLog()
         self.dropped: list[ActiveRun] = []
         clock = VirtualClock(loop)
@@ -201,6 +204,23 @@ def test_nothing_is_written_of_a_run_whose_end_is_in_a_flush() -> None:
         heart.flusher.note(run, urgent=True)
         await heart.flusher.flush()
         assert heart.database.ended == {run.identity.run_id: RunStatus.SUCCEEDED}
+
+    told(scene)
+
+
+def test_a_run_whose_end_is_in_its_journal_alone_keeps_its_reason() -> None:
+    """An executor died between the two flushes: the list said `failed` and not why."""
+
+    async def scene(heart: Heart) -> None:
+        error = RunError("tell", (), 1, "HTTP_STATUS", "The other side refused.")
+        identity = heart.identity()
+        heart.database.live[identity.run_id] = LiveRow(identity, RunStatus.RUNNING, heart.epoch, 1)
+        chunk = encode_chunk([RunStarted("t", PAYLOAD, 1), RunFinished("failed", error, 2)])
+        heart.database.journal[identity.run_id] = [chunk]
+        heart.incarnation.dispatcher._take(ClaimedRun(identity, 1, True, [chunk]), PLANS["line"])
+        (write,) = heart.flusher._batch([], heart.flusher._plain).runs
+        assert write.end is not None
+        assert write.end.error == msgspec.msgpack.encode(error)
 
     told(scene)
 
