@@ -46,7 +46,8 @@ OLDEST = """SELECT extract(epoch FROM min(to_date(right(c.relname, 8), 'YYYYMMDD
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'executor.run'::regclass"""
 PREPARE = "SELECT executor.ensure_partitions_v1(0, $1)"
 # Advisory, because a key that holds nothing has no row to lock; sorted, so that two flushes cannot wait for each other.
-LOCK_KEYS = """SELECT pg_advisory_xact_lock(h) FROM
+# Who stands still with these locks would stop the flushes of others: the server ends that after 2 s, a lease.
+LOCK_KEYS = """SELECT set_config('idle_in_transaction_session_timeout', '2000', true), pg_advisory_xact_lock(h) FROM
     (SELECT DISTINCT hashtextextended(concat_ws('/', p, s, k), 77) AS h
        FROM unnest($1::uuid[], $2::text[], $3::text[]) AS t (p, s, k) ORDER BY 1) AS locks"""
 READ_KEYS = """SELECT project_id, scope, e.key, value FROM executor.store_entry e

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import pytest_asyncio
 
+from chassis.errors import Unavailable
 from chassis.migrations import migrate
 from services.executor import postgres_store
 from services.executor.store import Fenced, FlushBatch, FlushRefused, Position, RunStatus, StoreKey
@@ -276,6 +277,18 @@ async def test_a_value_is_deleted_by_none(backing: Backing) -> None:
 
 async def test_two_scopes_on_one_key_wait_for_each_other(backing: Backing) -> None:
     await loses_no_increment(backing)
+
+
+async def test_who_stands_still_in_a_scope_loses_it(executor_url: str) -> None:
+    """A frozen executor held the lock of a key, and with it every flush of every other one that used the key."""
+    async with on_postgres(executor_url) as backing:
+        first, second = await backing.began(), await backing.began()
+        with pytest.raises(Unavailable):
+            async with backing.store.locked([KEY]) as frozen:
+                async with asyncio.timeout(10), backing.store.locked([KEY]) as scope:
+                    await scope.flush(FlushBatch(second, 1, values={KEY: b"2"}))
+                await frozen.flush(FlushBatch(first, 1, values={KEY: b"1"}))
+        assert await backing.eye.values() == {KEY: b"2"}
 
 
 async def test_scopes_on_several_keys_never_wait_in_a_circle(backing: Backing) -> None:
