@@ -109,6 +109,11 @@ class Hub:
                 await self._drop()
                 await asyncio.sleep(_RECONNECT_S)
                 continue
+            except Exception:  # noqa: BLE001  # logged; without this loop nobody would read again, so it begins anew
+                _log.exception("log_hub_failed")
+                await self._drop()
+                await asyncio.sleep(_RECONNECT_S)
+                continue
             with suppress(TimeoutError):
                 # Not `wait_for`, which in Python 3.11 swallows a cancellation that comes with the event.
                 async with asyncio.timeout(POLL_INTERVAL_S):

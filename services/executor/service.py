@@ -8,6 +8,7 @@ Decides: what is opened, and who gets what. Leaves: how the loops work together 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from millrace.flows.v1.version_pb2_grpc import VersionServiceStub
 from millrace_sdk import ActionFailed
 
 from chassis.backings import open_cache, open_database, open_topics
+from chassis.errors import Unavailable
 from chassis.lifecycle import Chassis, Running
 from chassis.telemetry import span_export
 from flowlang.expressions import ExpressionError
@@ -114,4 +116,5 @@ async def _prepare_partitions(store: PostgresStore, weeks_ahead: int) -> None:
     """Keep the partitions of the coming weeks ready; an installation may run for months."""
     while True:
         await asyncio.sleep(PARTITIONS_S)
-        await store.prepare_partitions(weeks_ahead)
+        with suppress(Unavailable):  # weeks are left; the next look will do
+            await store.prepare_partitions(weeks_ahead)
