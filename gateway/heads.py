@@ -90,7 +90,11 @@ class BoundedHeads(HttpToolsProtocol):
     def _refuse(self, error: MillraceError) -> None:
         """Answers, unless an answer is under way, and closes the connection."""
         self._arrived()
-        if self.cycle is None or self.cycle.response_complete:
+        asked = self.cycle if self.cycle is not None and not self.cycle.response_complete else None
+        if asked is None or not asked.response_started:
+            if asked is not None:  # the application learns that its client left; what it still says is not written
+                asked.disconnected = True
+                asked.message_event.set()
             body = msgspec.json.encode(to_problem(error))
             head = (
                 f"HTTP/1.1 {error.http} {error.title}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"

@@ -80,6 +80,17 @@ def test_a_head_that_does_not_arrive_is_408(gateway: RunningGateway, monkeypatch
 
 
 def test_what_is_no_http_is_answered_with_a_problem(gateway: RunningGateway) -> None:
-    for odd in (b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", LINE + b"a\nb: c\r\n\r\n"):
+    framing = b"POST /api/v1/auth/sign-in HTTP/1.1\r\nhost: x\r\ntransfer-encoding: "
+    broken = (
+        framing + b"xchunked\r\n\r\n{}",
+        framing + b"chunked\r\n\r\nno size\r\n",
+        framing + b"chunked\r\n\r\n1\r\n{}\r\n",
+    )
+    for odd in (
+        *broken,
+        b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        LINE + b"a\nb: c\r\n\r\n",
+    ):
         status, problem = answer_to(gateway, odd)
         assert (status, problem["reason"]) == (400, "HTTP_MALFORMED")
