@@ -195,6 +195,17 @@ async def test_a_run_that_could_not_run_at_all_answers_so_whoever_asks(executor:
     ]
 
 
+async def test_a_run_that_breaks_answers_at_once(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("services.executor.driver.driver.Driver._run_code", breaks)
+    request = executor.request(executor.flow(code("it", "() => 1"), ANSWERING))
+    await executor.publish(request)
+    found = await executor.internal.AwaitAnswers(pb.AwaitAnswersRequest(run_ids=[request.run_id], timeout_ms=20_000))
+    assert [(one.status, json.loads(one.body)["error"]["kind"]) for one in found.answers] == [(500, "INTERNAL_ERROR")]
+
+
 async def test_answers_too_large_for_one_message_are_told_in_several(executor: Executor) -> None:
     large = {"id": "reply", "kind": "respond", "body": "{{big}}"}
     flow = executor.flow(code("big", "() => 'x'.repeat(4 * 1024 * 1024)"), large)

@@ -17,11 +17,14 @@ from services.executor.sandbox import (
     CodeUnit,
     MemoryExceeded,
     Sandbox,
+    SandboxError,
     SandboxSettings,
     SandboxUnavailable,
 )
 from services.executor.sandbox import pool as pool_module
+from services.executor.sandbox.calls import Call
 from services.executor.sandbox.process import JailGround
+from services.executor.sandbox.wire import RUN
 from tests.services.executor.sandbox.conftest import Workbench
 
 ADD = "export const code = async (n) => n + 1"
@@ -146,6 +149,18 @@ async def test_death_of_a_fresh_jail_is_the_calls_own(fresh_bench: Workbench) ->
     os.kill(fresh_bench.sandbox.jails_of("project")[0], signal.SIGKILL)
     with pytest.raises(MemoryExceeded):
         await call
+
+
+@pytest.mark.parametrize(
+    ("sort", "body"),
+    [(ord("c"), b'["\\ud83d"]\n1'), (ord("c"), b"\xff"), (ord("e"), b"{"), (ord("i"), b""), (7, b"x")],
+)
+async def test_an_answer_that_cannot_be_read_fails_its_call_and_raises_nothing(sort: int, body: bytes) -> None:
+    """What a jail writes is not to be trusted: an exception here lost all answers behind it."""
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    Call("project", RUN, CodeUnit("version", "step", "javascript", ADD), b"1", 1.0, future).settle(sort, body)
+    with pytest.raises(SandboxError):
+        future.result()
 
 
 async def test_a_cancelled_call_is_stopped(fresh_bench: Workbench) -> None:
