@@ -36,7 +36,9 @@ class ServiceSettings(BaseSettings):
     kafka_bootstrap: str = ""
     """`host:port,…` of Apache Kafka; empty: the log lives in PostgreSQL."""
     redis_url: str = ""
-    """Redis; empty: in this process."""
+    """Redis; empty: in this process. Processes apart need it: without, each counts limits alone, and a sign-out counts
+    only when the access token expires.
+    """
     internal_key: SecretStr = SecretStr("")
     """Signs identities between processes; 32 characters or more; the same for all. Embedded: made at first start."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
