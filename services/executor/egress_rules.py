@@ -173,7 +173,8 @@ class Gate:
             raise EgressBlocked(f"{host} is this machine itself, which flows cannot call.")
         if _is_address(host):
             if not self.opens_address(host, port):
-                raise EgressBlocked(f"{host} is not a public address. An operator can open {host}:{port} to flows.")
+                entry = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                raise EgressBlocked(f"{host} is not a public address. An operator can open {entry} to flows.")
         elif not _NAME.match(host):
             raise InputInvalid(f"{host!r} is no name of a host.", field="url")
         elif _NUMERIC_LABEL.match(host.rpartition(".")[2]):

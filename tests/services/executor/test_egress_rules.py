@@ -132,6 +132,14 @@ def test_a_url_that_may_be_public_passes_to_the_look_up(url: str) -> None:
     Gate(AllowList()).check(yarl.URL(url))
 
 
+@pytest.mark.parametrize("url", ["http://10.1.2.3/", "http://[fd00::7]:8443/", "http://[::ffff:127.0.0.1]:1/"])
+def test_what_a_refusal_advises_to_open_opens_it(url: str) -> None:
+    with pytest.raises(ActionFailed) as refused:
+        Gate(AllowList()).check(yarl.URL(url))
+    entry = refused.value.message.rpartition("can open ")[2].removesuffix(" to flows.")
+    Gate(AllowList.parse([entry])).check(yarl.URL(url))
+
+
 def test_the_allow_list_opens_exactly_what_it_names() -> None:
     allow = AllowList.parse(
         ["10.1.0.0/16:8443", "192.168.7.7", "[fd00::/8]:443", "fd12::/16", "Warehouse.internal:9000", "127.0.0.1:81"]
