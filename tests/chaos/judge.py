@@ -79,6 +79,8 @@ class Witness:
         self._from = UUID(int=0)
         self.started: set[str] = set()
         """Keys whose start was seen durable."""
+        self.taken_over: set[str] = set()
+        """Keys of effects that were begun, and whose run was taken over then."""
         self.outcome_at: dict[str, float] = {}
         """Key → when its outcome was seen durable, on the machine's monotonic clock."""
         self.unbarred: set[str] = set()
@@ -100,6 +102,7 @@ class Witness:
         for entries in _journals(rows).values():
             started, ended = keys_of(entries)
             self.started |= started
+            self.taken_over |= {entry.key for entry in entries if isinstance(entry, StepInterrupted) and entry.key}
             for key in ended:
                 self.outcome_at.setdefault(key, now)
         self.unbarred |= arrived - self.started
@@ -273,12 +276,14 @@ def _judge_calls(verdict: Verdict, calls: Sequence[Call], witness: Witness, deat
     for key, arrivals in of_key.items():
         if any(call.body != arrivals[0].body for call in arrivals):
             verdict.wrong.append(f"key {key} came with different bodies: {[call.body for call in arrivals]}")
-        _judge_arrivals(verdict, arrivals, deaths)
+        _judge_arrivals(verdict, arrivals, deaths, doubt=key in witness.taken_over)
 
 
-def _judge_arrivals(verdict: Verdict, arrivals: Sequence[Call], deaths: Sequence[Death]) -> None:
-    """Why each further call under one key was right: something died meanwhile, or the outside world left a doubt."""
-    doubt = False
+def _judge_arrivals(verdict: Verdict, arrivals: Sequence[Call], deaths: Sequence[Death], *, doubt: bool) -> None:
+    """Why each further call under one key was right: something died meanwhile, or the outside world left a doubt.
+
+    `doubt`: there was one before the first arrival, because a death came between the start and the call.
+    """
     for earlier, later in pairwise(arrivals):
         if any(death.explains(earlier, later) for death in deaths):
             verdict.interrupted += 1
