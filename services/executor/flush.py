@@ -157,6 +157,15 @@ class Flusher:
         self.note(run, urgent=True)
         return await operation.done
 
+    async def write_all(self, runs: Sequence[ActiveRun]) -> None:
+        """Return when everything that these runs have to say is committed."""
+        for run in runs:
+            if run.machine.has_entries:
+                self.note(run, urgent=True)
+        while any(run.machine.has_entries for run in runs if not run.dropped):
+            await self.next_flush()
+        await self.next_flush()
+
     async def next_flush(self) -> None:
         """Return when the flush that is under way, or the next one, has committed."""
         await asyncio.shield(self._flushed)

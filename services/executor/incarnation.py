@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from chassis.clock import Clock
+from chassis.errors import Unavailable
 from chassis.log.port import Log
 from services.executor.active import ActiveRun, ActiveRuns
 from services.executor.dispatch import Dispatcher
@@ -57,6 +58,8 @@ class Incarnation:
     ) -> None:
         self.epoch = epoch
         self.active = ActiveRuns()
+        self._store = store
+        self._feeding: list[asyncio.Task[None]] = []
         self._answer = answer
         self._told = told
         self._positions = Positions(TOPIC)
@@ -86,12 +89,38 @@ class Incarnation:
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.flusher.run())
-                loops.create_task(self.dispatcher.run())
-                loops.create_task(self.intake.run())
-                loops.create_task(self.recovery.run())
+                feeding = (self.dispatcher.run(), self.intake.run(), self.recovery.run())
+                self._feeding = [loops.create_task(feed) for feed in feeding]
         finally:
             for run in self.active.all():
                 run.drop()
+
+    async def run_until_stopped(self, drain_s: float) -> None:
+        """Work until cancelled, then hand the runs over. Raises Fenced when somebody took over."""
+        working = asyncio.ensure_future(self.run())
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            if not working.done():
+                await self.hand_over(drain_s)
+            raise
+        finally:
+            working.cancel()
+            await asyncio.wait({working})
+
+    async def hand_over(self, within_s: float) -> None:
+        """Take in nothing more, let calls under way end, write what they did, and leave the runs to whoever comes."""
+        for task in self._feeding:
+            task.cancel()
+        self._driver.park()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._driver.calls_ended()
+                await self.flusher.write_all(self.active.all())
+                queued = await self._store.hand_over(self.epoch)
+                log.info("incarnation_ends", epoch=self.epoch, runs=queued)
+        except (TimeoutError, Unavailable) as error:
+            log.warning("incarnation_cut_off", epoch=self.epoch, reason=str(error) or "calls took too long to end")
 
     def _settled(self, runs: Sequence[ActiveRun]) -> None:
         """What these runs wrote is durable now: answers may leave (I5), runs that ended may go."""

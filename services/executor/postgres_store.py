@@ -36,6 +36,7 @@ BEGIN = "INSERT INTO executor.incarnation (name) VALUES ($1) RETURNING epoch"
 LAST_FLUSH = "SELECT flush_no, rejected FROM executor.incarnation WHERE epoch = $1 AND alive"
 BEATS = "SELECT epoch, beat FROM executor.incarnation WHERE alive ORDER BY epoch LIMIT 1000"
 TAKE_OVER = "SELECT executor.take_over_v1($1, $2)"
+HAND_OVER = "SELECT executor.hand_over_v1($1)"
 POSITIONS = "SELECT partition, log_epoch, next_offset FROM executor.position WHERE topic = $1 LIMIT 1000"
 ADD_POSITION = """INSERT INTO executor.position (topic, partition, log_epoch, next_offset) VALUES ($1, $2, $3, $4)
     ON CONFLICT DO NOTHING"""
@@ -190,6 +191,12 @@ class PostgresStore:
             queued: int | None = await connection.fetchval(TAKE_OVER, epoch, seen_beat)
         return queued
 
+    async def hand_over(self, epoch: int) -> int | None:
+        """See Store."""
+        async with self._database.acquire() as connection:
+            queued: int | None = await connection.fetchval(HAND_OVER, epoch)
+        return queued
+
     async def positions(self, topic: str) -> dict[int, Position]:
         """See Store."""
         async with self._database.acquire() as connection:
@@ -215,7 +222,7 @@ class PostgresStore:
 
 
 def _begun(row: Any) -> bool:
-    return row["started_at"] is not None or row["claims"] > 1
+    return not row["handed_over"] and (row["started_at"] is not None or row["claims"] > 1)
 
 
 def _identity(row: Any) -> RunIdentity:

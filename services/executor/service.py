@@ -87,7 +87,7 @@ async def build(settings: ExecutorSettings, chassis: Chassis) -> Running:
             (add_PieceServiceServicer_to_server, PieceRpc(actions, sandbox)),
         ],
         loops=[
-            incarnation.run,
+            partial(incarnation.run_until_stopped, settings.drain_s / 2),
             progress.run,
             partial(_prepare_partitions, store, settings.weeks_ahead),
             *([traces.run] if traces else []),

@@ -196,6 +196,9 @@ class Store(Protocol):
     async def take_over(self, epoch: int, seen_beat: int) -> int | None:
         """Mark `epoch` dead unless it moved since `seen_beat`, and queue its runs; how many, or None when it lives."""
 
+    async def hand_over(self, epoch: int) -> int | None:
+        """End `epoch`, which stops by itself; queue its runs without counting a take-over. None when it was dead."""
+
     async def positions(self, topic: str) -> dict[int, Position]:
         """The stored positions of a topic."""
 

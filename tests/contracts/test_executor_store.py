@@ -158,6 +158,22 @@ async def test_a_take_over_queues_the_runs_and_fences_their_owner(backing: Backi
     assert await backing.store.take_over(999, 0) is None
 
 
+async def test_an_incarnation_that_hands_over_is_fenced_and_its_runs_count_no_death(backing: Backing) -> None:
+    epoch, other = await backing.began(), await backing.began()
+    run = new_run()
+    await backing.store.flush(FlushBatch(epoch, 1, runs=[run]))
+    assert await backing.store.hand_over(epoch) == 1
+    assert await backing.store.hand_over(epoch) is None, "nobody ends twice"
+    with pytest.raises(Fenced):
+        await backing.store.flush(FlushBatch(epoch, 2))
+    (taken,) = await backing.store.claim(other, claim())
+    assert not taken.begun, "the run was handed over between two steps"
+    assert await backing.kill(other) == 1
+    third = await backing.began()
+    (taken,) = await backing.store.claim(third, claim())
+    assert taken.begun, "this time somebody died over it"
+
+
 async def test_a_sole_executor_takes_all_up_at_once(backing: Backing) -> None:
     epoch = await backing.began()
     run = new_run()

@@ -125,6 +125,7 @@ class Schedule:
         self.outcome = Outcome(seed)
         self.accepted: dict[bytes, str] = {}
         self.processes: dict[int, tuple[asyncio.Task[None], SimStore]] = {}
+        self.incarnations: dict[SimStore, Incarnation] = {}
         self.log: SimLog
 
     def run(self) -> Outcome:
@@ -201,6 +202,7 @@ class Schedule:
             surroundings=surroundings_at("http://simulated"),
             max_active=self.random.choice([2, 100]),
         )
+        self.incarnations[store] = incarnation
         try:
             await incarnation.run()
         except* Fenced:
@@ -217,9 +219,12 @@ class Schedule:
             await asyncio.sleep(self.random.random() * self.random.choice([0.05, 0.5, 3.0]))
             slot = self.random.randrange(slots)
             task, store = self.processes[slot]
-            match self.random.choice(["kill", "kill", "stall", "anew"]):
-                case "kill":
-                    self.outcome.crashes += 1
+            match self.random.choice(["kill", "kill", "stop", "stall", "anew"]):
+                case "kill" | "stop" as how:
+                    if how == "stop" and store in self.incarnations and not task.done():
+                        await self.incarnations[store].hand_over(self.random.random())
+                    else:
+                        self.outcome.crashes += 1
                     task.cancel()
                     await asyncio.sleep(self.random.random() * 0.5)
                     self._start(slot, slots)

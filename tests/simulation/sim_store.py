@@ -45,6 +45,7 @@ class LiveRow:
     started_at_ms: int | None
     claim_no: int | None = None
     claims: int = 0
+    handed_over: bool = False
 
 
 @dataclass
@@ -203,7 +204,7 @@ class SimStore:
             ClaimedRun(
                 row.identity,
                 row.started_at_ms,
-                row.started_at_ms is not None or row.claims > 1,
+                not row.handed_over and (row.started_at_ms is not None or row.claims > 1),
                 list(database.journal[row.identity.run_id]),
             )
             for row in taken
@@ -222,12 +223,22 @@ class SimStore:
             return None
         return self._kill(epoch, row)
 
-    def _kill(self, epoch: int, row: IncarnationRow) -> int:
+    def _kill(self, epoch: int, row: IncarnationRow, *, handed_over: bool = False) -> int:
         row.alive = False
         mine = [run for run in self._database.live.values() if run.owner == epoch]
         for run in mine:
             run.status, run.owner, run.claim_no = RunStatus.QUEUED, None, None
+            run.handed_over = handed_over
         return len(mine)
+
+    async def hand_over(self, epoch: int) -> int | None:
+        await self._travel()
+        row = self._database.incarnations[epoch]
+        if not row.alive:
+            return None
+        queued = self._kill(epoch, row, handed_over=True)
+        await self._travel()
+        return queued
 
     async def positions(self, topic: str) -> dict[int, Position]:
         await self._travel()

@@ -40,6 +40,7 @@ from services.executor.flush import Flusher
 from services.executor.sandbox import CodeUnit, OutputInvalid, Sandbox, SandboxError
 from services.executor.store import RunEnd, RunStatus, StoreKey
 
+LOOK_S = 0.02
 EXPRESSION_TIMEOUT_MS = 5_000
 """Longest time of one step's expressions, in milliseconds."""
 
@@ -59,6 +60,17 @@ class Driver:
         self._actions = actions
         self._connections = connections
         self._clock = clock
+        self._parked = False
+        self._calls = 0
+
+    def park(self) -> None:
+        """Begin nothing new any more: this incarnation ends."""
+        self._parked = True
+
+    async def calls_ended(self) -> None:
+        """Return when no call is under way."""
+        while self._calls:  # noqa: ASYNC110 - at the end of a life, once; an event would cost every call
+            await asyncio.sleep(LOOK_S)
 
     def begin(self, run: ActiveRun, commands: Sequence[Command]) -> None:
         """Start to work on a run, with what its machine asked for first."""
@@ -111,6 +123,15 @@ class Driver:
         """Do one thing in the world and answer what the machine asks for next."""
         if command.after:
             await self._flusher.durable(run, command.after)  # I4: the barrier
+        if self._parked:
+            await asyncio.Event().wait()  # the process ends: nothing new is begun
+        self._calls += 1
+        try:
+            return await self._do(run, command)
+        finally:
+            self._calls -= 1
+
+    async def _do(self, run: ActiveRun, command: Command) -> Sequence[Command]:
         match command:
             case RunCode():
                 event = await self._run_code(run, command)
@@ -121,7 +142,11 @@ class Driver:
             case RunAction():
                 event = await self._run_action(run, command)
             case Sleep():
-                await asyncio.sleep(max(0, command.until_ms - self._clock.now_ms()) / 1000)
+                self._calls -= 1
+                try:
+                    await asyncio.sleep(max(0, command.until_ms - self._clock.now_ms()) / 1000)
+                finally:
+                    self._calls += 1
                 event = Woken(command.ref, self._clock.now_ms())
             case _:
                 raise AssertionError(f"{command!r} is no work")

@@ -49,7 +49,25 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    UPDATE executor.run_live SET status = 1, owner_epoch = NULL, claim_no = NULL WHERE owner_epoch = p_epoch;
+    UPDATE executor.run_live SET status = 1, owner_epoch = NULL, claim_no = NULL, handed_over = false
+     WHERE owner_epoch = p_epoch;
+    GET DIAGNOSTICS queued = ROW_COUNT;
+    RETURN queued;
+END
+$$;
+
+-- The end of an incarnation that stops by itself: marks it dead and queues its runs as handed over (no take-over counts).
+-- Answers how many runs were queued, or null when somebody was faster.
+CREATE FUNCTION executor.hand_over_v1(p_epoch bigint) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    queued int;
+BEGIN
+    UPDATE executor.incarnation SET alive = false WHERE epoch = p_epoch AND alive;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    UPDATE executor.run_live SET status = 1, owner_epoch = NULL, claim_no = NULL, handed_over = true
+     WHERE owner_epoch = p_epoch;
     GET DIAGNOSTICS queued = ROW_COUNT;
     RETURN queued;
 END
