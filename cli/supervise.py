@@ -31,7 +31,8 @@ from chassis.supervisor import EXIT_REFUSED, Child, ChildLost, Patience, Supervi
 from cli.gate import GATE_VARIABLE, shut
 from cli.up import PROCESSES
 
-_PATIENCE = Patience(give_up_after=1000)  # a database that is away for long ends no installation
+_PATIENCE = Patience(give_up_after=1000, back_off_s=(0.1, 1.0))
+"""A database that is away for long ends no installation; after several deaths in a row work still goes on soon."""
 _READY_POLL_S = 0.02
 _PORT_PATIENCE_S = 3.0
 """How long the processes of a killed supervisor may take to let go of the port."""
