@@ -58,7 +58,7 @@ ENDED = (
     pb.RUN_STATUS_LOG_TOO_LARGE,
     pb.RUN_STATUS_INTERNAL_ERROR,
 )
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 class Flows(VersionServiceServicer):
