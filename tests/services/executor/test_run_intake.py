@@ -44,6 +44,12 @@ def held_calls(server: LocalServer) -> list[str]:
     return [arrival.target for arrival in server.arrivals if arrival.target == "/hold"]
 
 
+async def queue_holds(executor: Executor, project_id: str, runs: int) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while await executor.database.fetchval(QUEUED, project_id) < runs:
+            await asyncio.sleep(0.01)
+
+
 async def until(so: Callable[[], bool]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not so():
@@ -57,12 +63,10 @@ async def test_runs_beyond_the_room_are_queued_and_all_end(
         held = action("it", "http.request", {"method": "GET", "url": server.url("/hold")})
         flood, other = executor.flow(held), executor.flow(held)
         ids = [await executor.start(flood) for _ in range(12)]
+        await queue_holds(executor, flood.project_id, 9)
+        await until(lambda: len(held_calls(server)) >= 3)  # now there is no room, whoever came first
         other_id = await executor.start(other)
-        async with asyncio.timeout(WITHIN_S):
-            for project_id, waiting in ((flood.project_id, 9), (other.project_id, 1)):
-                while await executor.database.fetchval(QUEUED, project_id) < waiting:
-                    await asyncio.sleep(0.01)
-        await until(lambda: len(held_calls(server)) >= 3)
+        await queue_holds(executor, other.project_id, 1)
         queued = await executor.get(other.project_id, other_id)
         assert (queued.run.status, queued.run.HasField("started_at")) == (pb.RUN_STATUS_QUEUED, False)
         assert len(held_calls(server)) == 3, "no more at once"
