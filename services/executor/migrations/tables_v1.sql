@@ -37,9 +37,9 @@ CREATE TABLE executor.run_live (
     claim_no    bigint,
     -- How often it was claimed; more than once: somebody died over it, perhaps before anything of it was durable (I4).
     claims      smallint NOT NULL DEFAULT 0,
+    started_at  bigint,
     -- The last owner handed it over itself, between two steps: nobody died over it.
-    handed_over boolean NOT NULL DEFAULT false,
-    started_at  bigint
+    handed_over boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 70, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02);
 -- For dispatch: the oldest queued runs of each project.
 CREATE INDEX run_live_queued ON executor.run_live (project_id, run_id) WHERE status = 1;
